@@ -57,7 +57,8 @@ class LineStopped:
 class LineIgnored:
     """A message that breaks the protocol but harms nothing: logged once per kind, then only counted.
 
-    `kind` is short and constant ("bad JSON", "wrong streamSid"); `detail` may quote at most a few characters."""
+    `kind` is short and constant ("bad JSON", "wrong streamSid"); `detail` quotes a few characters at most.
+    """
 
     kind: str
     detail: str = ""

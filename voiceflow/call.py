@@ -1,0 +1,424 @@
+"""A call: one pipeline, one line, one owner of every task, under one deadline.
+
+prepare(pipeline)     processors start, while the carrier is still setting up the stream
+run(link, started)    frames flow until somebody ends it
+end(reason)           the only way out: hang-up, deadline, a fault, the server's shutdown
+closing               CallEnd, stop(), tasks reaped, end hooks, socket closed - each bounded in time
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import inspect
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from voiceflow.buffers import Depth
+from voiceflow.clock import trace_clock
+from voiceflow.codec import Codec, LineStarted
+from voiceflow.errors import CallEnded, DeclarationError, LineError, LinkError, ProcessorError, VoiceflowError
+from voiceflow.frames import CallEnd, CallStart, Fault, ReplyEnd, Sentence
+from voiceflow.history import History
+from voiceflow.keeper import TurnKeeper
+from voiceflow.line import Line
+from voiceflow.link import Link
+from voiceflow.pipeline import Pipeline
+from voiceflow.processor import Processor
+from voiceflow.pump import Pump
+from voiceflow.services import Services
+from voiceflow.sink import LineSink
+from voiceflow.source import LineSource
+from voiceflow.tasks import Tasks
+from voiceflow.turns import Action, Kill
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Hook = Callable[["Call"], Any]
+
+CLOSING_LIMIT = 5.0
+"""Seconds each step of closing may take: end hooks, cancelled tasks, handlers of CallEnd."""
+
+
+class Phase(enum.Enum):
+    """Where a call is in its life."""
+
+    NEW = "new"
+    STARTING = "starting"
+    LIVE = "live"
+    CLOSING = "closing"
+    OVER = "over"
+
+
+@dataclass(slots=True)
+class CallResult:
+    """The record of a call that is over. Complete also when the call died."""
+
+    id: str
+    reason: str
+    fault: str | None
+    """What failed, naming the processor; None when the call ended as calls do."""
+    seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def normal(self) -> bool:
+        return self.fault is None
+
+
+class Call:
+    """One phone call, as a pipeline and its processors see it.
+
+    `caller` and `called` are phone numbers as the carrier gives them; `parameters` what the carrier was
+    told to pass on. `state` is a dict for your own use. `history` is what was said so far.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        id: str = "call",
+        caller: str = "",
+        called: str = "",
+        parameters: Mapping[str, str] | None = None,
+        services: Services | None = None,
+        limit: float = 3600.0,
+        seed: int | None = None,
+    ) -> None:
+        self.id = id
+        self.caller = caller
+        self.called = called
+        self.parameters: Mapping[str, str] = dict(parameters or {})
+        self.state: dict[str, Any] = {}
+        self.history = History()
+        self.line = Line(codec)
+        self.services = services or Services()
+        self.limit = limit
+        """Seconds after which the call is ended whatever happens."""
+        self.random = random.Random(seed)
+        """Where all randomness of the call comes from; seeded, a call can be replayed."""
+        self.phase = Phase.NEW
+        self.fault: str | None = None
+        self.interrupts = 0
+        self._tasks = Tasks()
+        self._links: list[Link] = []
+        self._start_hooks: list[Hook] = []
+        self._end_hooks: list[Hook] = []
+        self._pipeline: Pipeline | None = None
+        self._pump: Pump | None = None
+        self._keeper: TurnKeeper | None = None
+        self._over: asyncio.Future[str] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._log: Logger | None = None
+
+    # -- for the pipeline file
+
+    def source(self) -> LineSource:
+        """The first processor: what the caller says and presses."""
+        return LineSource(self.line)
+
+    def sink(self, *, lead: float = 0.2, chunk: float = 0.1) -> LineSink:
+        """The last processor: what the caller hears. `lead` and `chunk` in seconds, see LineSink."""
+        return LineSink(self.line, lead=lead, chunk=chunk)
+
+    def on_start(self, hook: Hook) -> Hook:
+        """Runs `hook(call)`, sync or async, when the line is open. Usable as a decorator."""
+        self._start_hooks.append(hook)
+        return hook
+
+    def on_end(self, hook: Hook) -> Hook:
+        """Runs `hook(call)`, sync or async, when the call is over, however it ended; 5 seconds at most."""
+        self._end_hooks.append(hook)
+        return hook
+
+    # -- for processors and hooks
+
+    async def say(self, text: str) -> str:
+        """Says `text` as soon as nobody speaks; returns what the caller heard of it, once it is over.
+
+        It goes down the whole chain as a Sentence. Raises DeclarationError when no processor speaks
+        Sentences, CallEnded when the call ends first.
+        """
+        pipeline, pump = self._running()
+        if not pipeline.handles(Sentence):
+            raise DeclarationError(
+                f"call.say() needs {Sentence.made_by} and a text-to-speech in the pipeline"
+            )
+        reply, outcome = await self.turns.take_floor()
+        pump.inject(Sentence(text, reply=reply), -1)
+        pump.inject(ReplyEnd(reply=reply), -1)
+        return (await outcome).text
+
+    async def hangup(self, reason: str = "the agent hung up", *, wait: float = 10.0) -> None:
+        """Ends the call once what is being said was heard, but after `wait` seconds at the latest."""
+        live = self.turns.live
+        if live is not None:
+            try:
+                async with asyncio.timeout(wait):
+                    await asyncio.shield(self.turns.outcome(live))
+            except TimeoutError:
+                self.log.warning(
+                    f"hung up before the caller had heard everything: {wait:g} s were not enough"
+                )
+        self.end(reason)
+
+    def now(self) -> float:
+        """Seconds on the trace's clock: monotonic with nanoseconds when live, virtual in tests."""
+        return trace_clock(self.loop)()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it runs on. Scheduling uses `call.loop.time()` and nothing else."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    @property
+    def turns(self) -> TurnKeeper:
+        """Who has the floor. CallError before the call has started."""
+        if self._keeper is None:
+            raise CallEnded("the call has not started yet: use call.turns from start() on")
+        return self._keeper
+
+    @property
+    def log(self) -> Logger:
+        """A logger whose every line carries the call's id."""
+        if self._log is None:
+            from loguru import logger
+
+            self._log = logger.bind(call=self.id)
+        return self._log
+
+    async def compute(self, work: Callable[P, T], cost: float, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs model work off the event loop, in the process's bounded pool. In virtual time it runs in
+        line and takes `cost` seconds."""
+        return await self.services.compute(work, cost, *args, **kwargs)
+
+    async def link(
+        self, url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 10.0
+    ) -> Link:
+        """Opens a connection to a vendor; the call closes it at its end. LinkError when it cannot."""
+        link = await self.services.dial(url, headers=headers or {}, timeout=timeout)
+        self._links.append(link)
+        return link
+
+    def new_id(self, prefix: str = "") -> str:
+        """A random id from the call's own source of randomness: 16 hexadecimal digits."""
+        return f"{prefix}{self.random.getrandbits(64):016x}"
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], *, name: str, owner: Processor | None = None
+    ) -> asyncio.Task[None]:
+        """Runs `work` until it ends or the call does. If it raises, the call ends naming the owner."""
+        who = owner.name if owner is not None else "call"
+
+        def failed(task: str, error: Exception) -> None:
+            self._fail(owner, f"its task {name}", error)
+
+        return self._tasks.spawn(work, f"{who} {name}", failed)
+
+    def end(self, reason: str) -> None:
+        """Ends the call. The first reason counts. Never waits."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(reason)
+
+    def depths(self) -> list[Depth]:
+        """Every buffer of the call, read now."""
+        _, pump = self._running()
+        sink = self._pipeline.sink if self._pipeline is not None else None
+        return [*pump.depths(), self.line.depth(), *([sink.depth()] if sink is not None else [])]
+
+    # -- for whoever runs calls (the server, a test)
+
+    def prepare(self, pipeline: Pipeline) -> None:
+        """Binds a pipeline and begins to start its processors. Returns at once; `run` waits for them."""
+        if self._pipeline is not None:
+            raise DeclarationError("this call has a pipeline already")
+        self._loop = asyncio.get_running_loop()
+        self._pipeline = pipeline
+        self._over = self._loop.create_future()
+        self._pump = Pump(pipeline.chain, self._fail)
+        self._keeper = TurnKeeper(
+            self._pump,
+            self.history,
+            authority=pipeline.authority,
+            mouth=pipeline.sink,
+            reap=self._reap,
+            watch=self._watch,
+        )
+        for index, processor in enumerate(pipeline.chain):
+            processor._bind(self, self._pump, index)
+        self.phase = Phase.STARTING
+        self._starting = self._tasks.spawn(self._start_all(), "call start", self._start_failed)
+
+    async def run(self, link: Link, started: LineStarted) -> CallResult:
+        """Serves the open line until the call is over, then closes everything. Needs `prepare` first."""
+        pipeline, pump = self._running()
+        assert self._starting is not None
+        assert self._over is not None
+        loop = self.loop
+        self.line.open(link, started)
+        self.parameters = {**self.parameters, **started.parameters}
+        began = loop.time()
+        deadline = loop.call_later(self.limit, self.end, f"the call reached its limit of {self.limit:g} s")
+        try:
+            started_or_over: list[asyncio.Future[Any]] = [self._starting, self._over]
+            await asyncio.wait(started_or_over, return_when=asyncio.FIRST_COMPLETED)
+            if not self._over.done():
+                self.phase = Phase.LIVE
+                self.spawn(self.line.write(self._line_failed), name="line writer")
+                pump.inject(CallStart(self.caller, self.called, self.parameters), -1)
+                for hook in self._start_hooks:
+                    self.spawn(self._run_hook(hook), name="start hook")
+                if pipeline.source is not None:
+                    self.spawn(self._read(pipeline.source), name="line reader")
+            reason = await self._over
+        except asyncio.CancelledError:
+            reason = "the server stopped"
+            raise
+        finally:
+            deadline.cancel()
+            if not self._over.done():
+                self._over.set_result(reason)
+            await self._close(reason)
+        return CallResult(self.id, reason, self.fault, loop.time() - began, self.figures())
+
+    async def abandon(self, reason: str) -> None:
+        """Closes a call whose stream never came."""
+        if self.phase in (Phase.STARTING, Phase.LIVE):
+            self.end(reason)
+            await self._close(reason)
+
+    def figures(self) -> dict[str, float]:
+        """What is worth counting, at this moment."""
+        figures: dict[str, float] = {"turns": 0, "interrupts": self.interrupts}
+        if self._keeper is not None:
+            figures["turns"] = self._keeper.state.turn
+        if self._pump is not None:
+            figures["dead_frames_dropped"] = self._pump.dropped
+        pipeline = self._pipeline
+        if pipeline is not None and pipeline.source is not None:
+            figures["packets_in"] = pipeline.source.packets
+            figures["line_faults"] = sum(pipeline.source.faults.values())
+        if pipeline is not None and pipeline.sink is not None:
+            sink = pipeline.sink
+            figures["underruns"] = sink.pacer.underruns
+            figures["underrun_seconds"] = round(sink.pacer.gap_seconds, 3)
+            figures["marks_heard"], figures["clears"] = sink.marks_heard, sink.clears
+        return figures
+
+    # -- inside
+
+    def _running(self) -> tuple[Pipeline, Pump]:
+        if self._pipeline is None or self._pump is None:
+            raise CallEnded("the call has no pipeline yet")
+        return self._pipeline, self._pump
+
+    async def _start_all(self) -> None:
+        pipeline, _ = self._running()
+        await asyncio.gather(*(self._start_one(processor) for processor in pipeline.chain))
+
+    async def _start_one(self, processor: Processor) -> None:
+        try:
+            async with asyncio.timeout(processor.start_timeout):
+                await processor.start()
+        except TimeoutError:
+            hint = f"it was not ready after {processor.start_timeout:g} s"
+            self._fail(processor, "start", TimeoutError(hint))
+        except Exception as error:
+            self._fail(processor, "start", error)
+
+    def _start_failed(self, name: str, error: Exception) -> None:
+        self._fail(None, "start", error)
+
+    async def _read(self, source: LineSource) -> None:
+        sink = self._pipeline.sink if self._pipeline is not None else None
+        try:
+            self.end(await source.read(sink))
+        except LineError as error:
+            self.log.warning(f"line: {error}")
+            self.end(f"the line broke its protocol: {error}")
+
+    async def _run_hook(self, hook: Hook) -> None:
+        result = hook(self)
+        if inspect.isawaitable(result):
+            await result
+
+    def _line_failed(self, error: Exception) -> None:
+        self.end(f"the line was lost: {error}")
+
+    def _watch(self, action: Action) -> None:
+        if isinstance(action, Kill):
+            self.interrupts += 1
+
+    def _reap(self, processor: Processor, task: asyncio.Task[None]) -> None:
+        """A cancelled runner cleans up in its own time; after `stop_timeout` it is named."""
+        name = processor.name
+        self._tasks.adopt(task, f"{name} cancelled handler")
+        timer = self.loop.call_later(
+            processor.stop_timeout,
+            lambda: self.log.warning(
+                f"{name}: a cancelled handler still runs after {processor.stop_timeout:g} s"
+            ),
+        )
+        task.add_done_callback(lambda _: timer.cancel())
+
+    def _fail(self, processor: Processor | None, stage: str, error: Exception) -> None:
+        """Something of this call failed: it ends, and its message names what did. The first one counts."""
+        if self.phase in (Phase.CLOSING, Phase.OVER):
+            self.log.warning(f"while closing, {processor.name if processor else 'the call'}: {error}")
+            return
+        if self.fault is not None:
+            return
+        name = processor.name if processor is not None else "the call"
+        reason = str(error) if isinstance(error, VoiceflowError) else f"{type(error).__name__}: {error}"
+        self.fault = str(ProcessorError(name, stage, reason))
+        expected = isinstance(error, VoiceflowError | TimeoutError)
+        self.log.opt(exception=None if expected else error).error(f"call ended: {self.fault}")
+        if self._pump is not None and not self._pump.closed:
+            self._pump.inject(Fault(name, reason), processor._index if processor is not None else -1)
+        self.end(self.fault)
+
+    async def _close(self, reason: str) -> None:
+        pipeline, pump = self._running()
+        self.phase = Phase.CLOSING
+        if self._keeper is not None:
+            self._keeper.close()
+        pump.inject(CallEnd(reason), -1)
+        await self._bounded(pump.finish_control(), "the handlers of CallEnd")
+        for processor, task in pump.close():
+            self._tasks.adopt(task, f"{processor.name} handler")
+        await asyncio.gather(*(self._stop_one(processor) for processor in pipeline.chain))
+        for name in await self._tasks.end(CLOSING_LIMIT):
+            self.log.warning(f"{name} did not end within {CLOSING_LIMIT:g} s after it was cancelled")
+        for hook in self._end_hooks:
+            await self._bounded(self._run_hook(hook), "an end hook")
+        for link in (*self._links, *([self.line.link] if self.line.link is not None else [])):
+            await self._bounded(link.close(), "closing a connection")
+        self.phase = Phase.OVER
+        figures = " ".join(f"{name}={value:g}" for name, value in self.figures().items())
+        self.log.info(f"call over: {reason} ({figures})")
+
+    async def _stop_one(self, processor: Processor) -> None:
+        try:
+            async with asyncio.timeout(processor.stop_timeout):
+                await processor.stop()
+        except TimeoutError:
+            self.log.warning(f"{processor.name}: stop() took more than {processor.stop_timeout:g} s")
+        except Exception as error:
+            self.log.opt(exception=error).warning(f"{processor.name}: stop() failed: {error}")
+
+    async def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSING_LIMIT):
+                await work
+        except TimeoutError:
+            self.log.warning(f"{what} took more than {CLOSING_LIMIT:g} s")
+        except (Exception, LinkError) as error:
+            self.log.opt(exception=error).warning(f"{what} failed: {error}")

@@ -1,0 +1,221 @@
+"""The TurnKeeper: runs the reducer and does what it says.
+
+It alone creates TurnStart, DraftEnd, DraftResumed, TurnEnd, Prompt, Interrupt and Replies. The turn's
+authority reaches it as `self.turns`; the line tells it when a reply was played; `call.say` asks it for
+the floor. It has no rules of its own: those are all in `voiceflow.turns`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from voiceflow import turns
+from voiceflow.errors import CallEnded
+from voiceflow.frames import DraftEnd, DraftResumed, Prompt, TurnEnd, TurnStart
+from voiceflow.history import History
+from voiceflow.interrupt import Reap, interrupt
+from voiceflow.mouth import HeardText, Mouth
+from voiceflow.pump import Pump
+from voiceflow.reply import Reply, ReplyState
+
+WAITING_BOUND = 64
+"""How many `say` may wait for the floor."""
+EVIDENCE_BOUND = 64
+"""Evidence given by handlers while earlier evidence is still being acted upon; the oldest is dropped."""
+
+Granted = tuple[Reply, "asyncio.Future[HeardText]"]
+"""A reply to speak with, and the future of what was heard of it."""
+
+
+class TurnKeeper:
+    """Takes evidence and keeps the one state of the call's turns. Only `take_floor` waits."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        history: History,
+        *,
+        authority: int,
+        mouth: Mouth | None,
+        reap: Reap,
+        watch: Callable[[turns.Action], None],
+    ) -> None:
+        self._pump = pump
+        self._history = history
+        self._authority = authority
+        self._mouth = mouth
+        self._reap = reap
+        self._watch = watch
+        self._state = turns.Turns()
+        self._replies: dict[int, Reply] = {}
+        self._outcomes: dict[Reply, asyncio.Future[HeardText]] = {}
+        self._waiting: deque[asyncio.Future[Granted]] = deque(maxlen=WAITING_BOUND)
+        self._evidence: deque[turns.Evidence] = deque(maxlen=EVIDENCE_BOUND)
+        self._feeding = False
+
+    # -- evidence from the turn's authority
+
+    def started(self) -> None:
+        """The caller took the floor. A live reply is interrupted before this returns."""
+        self._feed(turns.SpeechStarted())
+
+    def may_be_over(self, text: str = "") -> None:
+        """An eager end of turn: a draft is prompted with `text`."""
+        self._feed(turns.EagerEnd(text))
+
+    def resumed(self) -> None:
+        """The eager end was wrong: the draft vanishes."""
+        self._feed(turns.Resumed())
+
+    def ended(self, text: str = "") -> None:
+        """The turn is over. A draft of the same text becomes the reply, otherwise a new one is prompted."""
+        self._feed(turns.SpeechEnded(text))
+
+    def hold(self) -> None:
+        """Maybe a barge-in: the live reply is silenced, but kept."""
+        self._feed(turns.HoldAsked())
+
+    def unhold(self) -> None:
+        """It was none: the held reply goes on."""
+        self._feed(turns.HoldReleased())
+
+    # -- evidence from the line and the program
+
+    def played(self, reply: Reply, heard: HeardText) -> None:
+        """The line has played all of `reply`; the sink wrote it into the history."""
+        if reply in self._outcomes:
+            self._settle(reply, heard)
+        self._feed(turns.ReplyOver(reply.number))
+
+    def stop(self, reason: str) -> None:
+        """Stops the live reply as a barge-in would, without giving the caller the floor."""
+        self._feed(turns.ReplyStopped(reason))
+
+    async def take_floor(self) -> Granted:
+        """A reply for the program's own words, as soon as nobody speaks. CallEnded when that never comes."""
+        if self._pump.closed or len(self._waiting) == WAITING_BOUND:
+            raise CallEnded(
+                "the call is over" if self._pump.closed else f"{WAITING_BOUND} say() wait already"
+            )
+        granted: asyncio.Future[Granted] = self._pump.loop.create_future()
+        self._waiting.append(granted)
+        self._grant()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():  # given in the very tick it gave up waiting
+                self.stop("nobody was left to say it")
+            raise
+
+    def outcome(self, reply: Reply) -> asyncio.Future[HeardText]:
+        """The future of what is heard of a reply that is not over yet. KeyError when it is."""
+        return self._outcomes[reply]
+
+    @property
+    def state(self) -> turns.Turns:
+        """A snapshot: who has the floor, which replies there are."""
+        return self._state
+
+    @property
+    def live(self) -> Reply | None:
+        """The reply that is being prepared or spoken."""
+        return self._replies.get(self._state.live) if self._state.live is not None else None
+
+    def close(self) -> None:
+        """The call is over: every reply dies without an Interrupt, whoever waits is told."""
+        for reply in list(self._replies.values()):
+            reply.become(ReplyState.DEAD)
+            heard = self._mouth.freeze(reply) if self._mouth is not None else HeardText()
+            self._history.agent_was_heard(heard.text, cut=True)
+            self._settle(reply, heard)
+        self._replies.clear()
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_exception(CallEnded("the call ended before anything could be said"))
+
+    # -- doing what the reducer says
+
+    def _feed(self, evidence: turns.Evidence) -> None:
+        self._evidence.append(evidence)
+        if self._feeding:  # a handler of what we are sending gave evidence: it comes after
+            return
+        self._feeding = True
+        try:
+            while self._evidence and not self._pump.closed:
+                self._state, actions = turns.reduce(self._state, self._evidence.popleft())
+                for action in actions:
+                    self._watch(action)
+                    self._do(action)
+                if self._waiting:
+                    self._grant()
+        finally:
+            self._feeding = False
+
+    def _do(self, action: turns.Action) -> None:
+        push, here = self._pump.inject, self._authority
+        match action:
+            case turns.TurnBegan(turn):
+                push(TurnStart(turn), here)
+            case turns.TurnDrafted(turn, text):
+                push(DraftEnd(turn, text), here)
+            case turns.TurnResumed(turn):
+                push(DraftResumed(turn), here)
+            case turns.TurnFinished(turn, text):
+                self._history.caller_said(text)
+                push(TurnEnd(turn, text), here)
+            case turns.Open(number, draft, text, prompted):
+                reply = Reply(number, ReplyState.DRAFT if draft else ReplyState.LIVE)
+                self._replies[number] = reply
+                self._outcomes[reply] = self._pump.loop.create_future()
+                if prompted:
+                    push(Prompt(text, self._history.messages, reply=reply), here)
+            case turns.Promote(number):
+                self._replies[number].become(ReplyState.LIVE)
+                if self._mouth is not None:
+                    self._mouth.release(self._replies[number])
+            case turns.Hold(number):
+                self._replies[number].become(ReplyState.HELD)
+                if self._mouth is not None:
+                    self._mouth.hold(self._replies[number])
+            case turns.Release(number):
+                self._replies[number].become(ReplyState.LIVE)
+                if self._mouth is not None:
+                    self._mouth.release(self._replies[number])
+            case turns.Kill(number, reason):
+                reply = self._replies.pop(number)
+                heard = interrupt(
+                    reply,
+                    reason,
+                    pump=self._pump,
+                    mouth=self._mouth,
+                    history=self._history,
+                    reap=self._reap,
+                    origin=here,
+                )
+                self._settle(reply, heard)
+            case turns.Retire(number):
+                reply = self._replies.pop(number)
+                reply.become(ReplyState.DEAD)
+                self._pump.detach(reply, cancel=False)
+
+    def _settle(self, reply: Reply, heard: HeardText) -> None:
+        outcome = self._outcomes.pop(reply, None)
+        if outcome is not None and not outcome.done():
+            outcome.set_result(heard)
+
+    def _grant(self) -> None:
+        """Gives the floor to the first that waits for it, if it is free."""
+        while self._waiting and self._waiting[0].done():  # it gave up waiting
+            self._waiting.popleft()
+        if not self._waiting:
+            return
+        self._state, actions = turns.reduce(self._state, turns.SayAsked())
+        for action in actions:
+            self._watch(action)
+            self._do(action)
+            if isinstance(action, turns.Open):
+                reply = self._replies[action.reply]
+                self._waiting.popleft().set_result((reply, self._outcomes[reply]))

@@ -1,0 +1,45 @@
+"""What the engine asks of whoever plays replies to the caller (the sink). A seam of four methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from voiceflow.reply import Reply
+
+
+@dataclass(slots=True, frozen=True)
+class HeardText:
+    """What the caller heard of one reply. `samples` of audio, and their text.
+
+    `estimated` when the text is not certain to the word: it ends inside a stretch without alignments.
+    """
+
+    text: str = ""
+    samples: int = 0
+    estimated: bool = False
+
+
+@runtime_checkable
+class Mouth(Protocol):
+    """Plays replies. The engine calls these inside an Interrupt, so none may wait."""
+
+    def drop(self, reply: Reply) -> None:
+        """Throws away what is queued of this reply and not yet sent."""
+        ...
+
+    def freeze(self, reply: Reply) -> HeardText:
+        """Closes the reply in the ledger at this instant; returns what was heard of it."""
+        ...
+
+    def clear(self, reply: Reply) -> None:
+        """Makes the line throw away what was sent of it, if anything was."""
+        ...
+
+    def hold(self, reply: Reply) -> None:
+        """Silences the reply at once but keeps it, to go on from what was heard."""
+        ...
+
+    def release(self, reply: Reply) -> None:
+        """The reply may play: its draft was confirmed or its hold is over."""
+        ...

@@ -1,0 +1,70 @@
+"""What all calls of a process share: a bounded pool for model work, and the HTTP client for links."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+
+from voiceflow.clock import is_virtual
+from voiceflow.link import Link
+
+if TYPE_CHECKING:
+    import aiohttp
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WORKERS = max(1, min(4, (os.cpu_count() or 2) - 1))
+"""Threads for model work. One core stays for the event loop; models release the lock while they compute."""
+PENDING_BOUND = 256
+"""Pieces of model work that may wait for a thread; beyond that `compute` waits before it hands one over."""
+
+
+class Dial(Protocol):
+    """Makes a Link. The live one opens a WebSocket; a test gives a scripted one."""
+
+    async def __call__(self, url: str, *, headers: Mapping[str, str], timeout: float) -> Link: ...
+
+
+class Services:
+    """One per process and event loop. `dial` replaces how links are made. Close it after the last call."""
+
+    def __init__(self, *, dial: Dial | None = None, workers: int = WORKERS) -> None:
+        self._workers = workers
+        self._pool: ThreadPoolExecutor | None = None
+        self._room: asyncio.Semaphore | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self.dial: Dial = dial or self._dial_websocket
+
+    async def compute(self, work: Callable[P, T], cost: float, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work` off the event loop; in virtual time in line, taking `cost` seconds of it."""
+        loop = asyncio.get_running_loop()
+        if is_virtual(loop):
+            result = work(*args, **kwargs)
+            await asyncio.sleep(cost)
+            return result
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="voiceflow-compute")
+            self._room = asyncio.Semaphore(PENDING_BOUND)
+        assert self._room is not None
+        async with self._room:
+            return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    async def _dial_websocket(self, url: str, *, headers: Mapping[str, str], timeout: float) -> Link:
+        from voiceflow.websocket import connect, session
+
+        if self._http is None or self._http.closed:
+            self._http = session()
+        return await connect(self._http, url, headers=headers, timeout=timeout)
+
+    async def close(self) -> None:
+        """Ends the pool and the HTTP client. Idempotent."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None

@@ -1,0 +1,297 @@
+"""The sink: paces the agent's audio onto the line and keeps the ledger. The last processor of a pipeline.
+
+One sink serves every carrier; what differs between them is in the codec. All of its work is done by
+timers and calls, without a task of its own: audio comes in, what is due goes out, a timer waits for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from voiceflow.buffers import Depth, Policy, Relief
+from voiceflow.errors import BufferOverflowError
+from voiceflow.frames import AudioOut, Heard, ReplyEnd
+from voiceflow.ledger import Ledger
+from voiceflow.line import Line
+from voiceflow.mouth import HeardText
+from voiceflow.pacing import Pacer
+from voiceflow.processor import Processor, on
+from voiceflow.reply import Reply, ReplyState
+
+QUEUE_MARK_SECONDS = 30.0
+"""Queued audio above which whoever makes it is held."""
+QUEUE_BOUND_SECONDS = 600.0
+"""Queued audio above which the call ends: ten minutes, what the carrier itself would buffer."""
+MARK_GRACE = 2.0
+"""Seconds after which a mark that should have come back is given up, and our own clock believed."""
+MARKS_BOUND = 1024
+"""Marks on their way. More means that the carrier does not send them back; the oldest are forgotten."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """The audio of one reply. Bytes before `cursor` were sent; they are kept until they are heard, so that
+    a held reply can go on from where the caller heard it."""
+
+    audio: bytearray = field(default_factory=bytearray)
+    cursor: int = 0
+    forgotten: int = 0
+    """Samples that were dropped from the front of `audio` because they were heard."""
+    edges: deque[int] = field(default_factory=deque)
+    """Samples at which a stretch of text begins: a mark is sent there. As many as there are sentences."""
+    ended: bool = False
+    begun: bool = False
+    closing: bool = False
+    """All was sent; the last mark is on its way."""
+
+
+class LineSink(Processor):
+    """Plays AudioOut to the caller.
+
+    `lead` and `chunk`, in seconds, say how much audio the carrier is given ahead of time and in which
+    pieces; both are rounded to whole packets of the line (20 ms on the phone). Drafts wait here until
+    they are confirmed. Underruns - the carrier's buffer ran dry inside a reply - are counted.
+    """
+
+    emits = (Heard,)
+
+    def __init__(self, line: Line, *, lead: float = 0.2, chunk: float = 0.1) -> None:
+        self.line = line
+        self.pacer = Pacer(line.format.rate, lead=lead, chunk=chunk)
+        self.ledger = Ledger(line.format.rate)
+        self.marks_heard = 0
+        self.marks_cleared = 0
+        self.clears = 0
+        self._queued: dict[Reply, _Outgoing] = {}
+        self._marks: dict[str, tuple[Reply, int]] = {}
+        self._mark_number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._relief = Relief()
+        self._peak = 0.0
+
+    @property
+    def index(self) -> int:
+        """Its position in the chain, for whoever waits for its queue."""
+        return self._index
+
+    # -- frames
+
+    @on(AudioOut, stops=True)
+    def queue(self, frame: AudioOut) -> None:
+        reply = frame.reply
+        assert reply is not None
+        out = self._queued.setdefault(reply, _Outgoing())
+        samples = len(frame.audio) // self.line.format.sample_bytes
+        if frame.text and self.ledger.total(reply):
+            out.edges.append(self.ledger.total(reply))
+        self.ledger.add(reply, samples, frame.text, frame.words)
+        out.audio += frame.audio
+        waiting = self._waiting_seconds()
+        self._peak = max(self._peak, waiting)
+        if waiting > QUEUE_MARK_SECONDS and self._pump is not None:
+            self._pump.pressed[self] = None
+            if waiting > QUEUE_BOUND_SECONDS:
+                error = BufferOverflowError(
+                    "the sink's queue", int(QUEUE_BOUND_SECONDS), "seconds of audio wait"
+                )
+                self._pump.fault(self, "queue", error)
+        self._play()
+
+    @on(ReplyEnd, stops=True)
+    def end(self, frame: ReplyEnd) -> None:
+        reply = frame.reply
+        assert reply is not None
+        self._queued.setdefault(reply, _Outgoing()).ended = True
+        self.ledger.end(reply)
+        self._play()
+
+    # -- what the engine asks of a Mouth
+
+    def drop(self, reply: Reply) -> None:
+        self._queued.pop(reply, None)
+        self.line.discard(reply)
+        self._relief.wake()
+
+    def freeze(self, reply: Reply) -> HeardText:
+        return self.ledger.heard(reply, self._now())
+
+    def clear(self, reply: Reply) -> None:
+        if self.ledger.began(reply):
+            self._clear_line()
+        self.ledger.forget(reply)
+
+    def hold(self, reply: Reply) -> None:
+        out = self._queued.get(reply)
+        if out is None:
+            return
+        self.line.discard(reply)
+        packet = self._packet_samples()
+        heard = self.ledger.position(reply, self._now()) // packet * packet
+        if self.ledger.began(reply):
+            self._clear_line()
+        self.ledger.rewind(reply, heard)
+        out.cursor = max(0, heard - out.forgotten) * self.line.format.sample_bytes
+        out.edges = deque(self.ledger.edges(reply, heard))
+        out.begun = out.closing = False
+
+    def release(self, reply: Reply) -> None:
+        self._play()
+
+    # -- marks
+
+    def mark_returned(self, name: str) -> None:
+        """A mark came back. It proves that its audio was heard only if we did not clear it first."""
+        known = self._marks.pop(name, None)
+        if known is None:
+            self.marks_cleared += 1
+            return
+        self.marks_heard += 1
+        reply, samples = known
+        if reply.dead:
+            return
+        self.ledger.confirm(reply, samples)
+        heard = self.ledger.text(reply, samples)
+        out = self._queued.get(reply)
+        if out is not None and out.ended and samples >= self.ledger.total(reply):
+            self._finish(reply, heard)
+        else:
+            self.push(Heard(reply, heard.text, final=False, estimated=heard.estimated))
+
+    # -- buffers
+
+    def depth(self) -> Depth:
+        waiting, bound = int(self._waiting_seconds() * 1000), int(QUEUE_BOUND_SECONDS * 1000)
+        return Depth("sink queue", waiting, int(self._peak * 1000), bound, Policy.END_CALL, unit="ms")
+
+    async def relieved(self) -> None:
+        while self._waiting_seconds() > QUEUE_MARK_SECONDS and self._queued:
+            await self._relief.wait()
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queued.clear()
+        self._relief.wake()
+
+    # -- playing
+
+    def _now(self) -> float:
+        return self.call.loop.time()
+
+    def _packet_samples(self) -> int:
+        return self.line.codec.frame_bytes // self.line.format.sample_bytes
+
+    def _waiting_seconds(self) -> float:
+        waiting = sum(len(out.audio) - out.cursor for out in self._queued.values())
+        return waiting / self.line.format.sample_bytes / self.pacer.rate
+
+    def _play(self) -> None:
+        """Sends whatever of the live reply is due, and sets the timer for what comes next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        live = next((r for r in self._queued if r.state is ReplyState.LIVE), None)
+        if live is None or self.line.link is None:
+            return
+        out = self._queued[live]
+        now = self._now()
+        while (due := self.pacer.due()) <= now + 1e-6:
+            if not self._send_chunk(live, out, now):
+                break
+        left = len(out.audio) - out.cursor
+        if left >= self.line.codec.frame_bytes or (left and out.ended):
+            self._timer = self.call.loop.call_at(due, self._play)
+        elif out.ended:
+            self._await_last_mark(live, out, now)
+        if self._waiting_seconds() <= QUEUE_MARK_SECONDS:
+            self._relief.wake()
+
+    def _send_chunk(self, reply: Reply, out: _Outgoing, now: float) -> bool:
+        """Sends the next piece, in whole packets. False when there is nothing to send yet."""
+        packet, width = self.line.codec.frame_bytes, self.line.format.sample_bytes
+        wanted = max(packet, int(self.pacer.chunk * self.pacer.rate) * width // packet * packet)
+        piece = bytes(out.audio[out.cursor : out.cursor + wanted])
+        if len(piece) % packet:
+            whole = len(piece) // packet * packet
+            if out.ended and out.cursor + len(piece) == len(out.audio):
+                padding = packet - len(piece) % packet
+                piece += self.line.format.silence * (padding // width)
+            else:
+                piece = piece[:whole]
+        if not piece:
+            return False
+        fresh = min(len(piece), len(out.audio) - out.cursor)
+        self.line.send(self.line.codec.audio(piece), reply)
+        begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun)
+        self.ledger.sent(reply, fresh // width, begins)
+        out.begun = True
+        out.cursor += fresh
+        self._send_marks(reply, out)
+        self._forget_heard(reply, out, now)
+        return True
+
+    def _send_marks(self, reply: Reply, out: _Outgoing) -> None:
+        """A mark after the piece with which a stretch of text ends. It proves the whole piece."""
+        sent = out.forgotten + out.cursor // self.line.format.sample_bytes
+        passed = False
+        while out.edges and out.edges[0] <= sent:
+            out.edges.popleft()
+            passed = True
+        if passed:
+            self._send_mark(reply, sent)
+
+    def _send_mark(self, reply: Reply, samples: int) -> None:
+        if not self.line.codec.has_marks:
+            return
+        self._mark_number += 1
+        name = f"r{reply.number}.{self._mark_number}"
+        self._marks[name] = (reply, samples)
+        while len(self._marks) > MARKS_BOUND:
+            del self._marks[next(iter(self._marks))]
+        self.line.send(self.line.codec.mark(name), reply)
+
+    def _forget_heard(self, reply: Reply, out: _Outgoing, now: float) -> None:
+        """Drops audio that was heard, about every ten seconds."""
+        width = self.line.format.sample_bytes
+        if out.cursor > 10 * self.pacer.rate * width:
+            done = max(0, self.ledger.position(reply, now) - out.forgotten)
+            del out.audio[: done * width]
+            out.cursor -= done * width
+            out.forgotten += done
+
+    def _await_last_mark(self, reply: Reply, out: _Outgoing, now: float) -> None:
+        """All is sent: the reply is over when its last mark is back, or by our clock when none comes."""
+        total = self.ledger.total(reply)
+        if total == 0:
+            self._finish(reply, HeardText())
+            return
+        if not out.closing:
+            out.closing = True
+            self._send_mark(reply, total)
+        grace = MARK_GRACE if self.line.codec.has_marks else 0.0
+        self._timer = self.call.loop.call_at(max(self.pacer.free_at, now) + grace, self._give_up_mark, reply)
+
+    def _give_up_mark(self, reply: Reply) -> None:
+        if reply in self._queued and not reply.dead:
+            self._finish(reply, self.ledger.text(reply, self.ledger.total(reply)))
+
+    def _finish(self, reply: Reply, heard: HeardText) -> None:
+        """The caller has heard all of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._queued.pop(reply, None)
+        self.ledger.forget(reply)
+        self.call.history.agent_was_heard(heard.text, cut=False)
+        self.push(Heard(reply, heard.text, final=True, estimated=heard.estimated))
+        self.call.turns.played(reply, heard)
+        self._play()
+
+    def _clear_line(self) -> None:
+        """Empties the carrier's buffer. The marks that are out will come back and prove nothing."""
+        self._marks.clear()
+        self.line.send(self.line.codec.clear())
+        self.clears += 1
+        self.pacer.cleared(self._now())

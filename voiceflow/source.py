@@ -1,0 +1,91 @@
+"""The source: the line's events become frames. The first processor of every pipeline."""
+
+from __future__ import annotations
+
+from voiceflow.codec import (
+    LineAudio,
+    LineDigit,
+    LineEvent,
+    LineIgnored,
+    LineMark,
+    LineRefused,
+    LineStarted,
+    LineStopped,
+)
+from voiceflow.errors import LineError, LinkError
+from voiceflow.frames import AudioIn, Dtmf
+from voiceflow.line import Line
+from voiceflow.processor import Processor
+from voiceflow.sink import LineSink
+
+FAULTS_BOUND = 1000
+"""Messages that break the protocol after which the stream is given up."""
+CLOCK_JUMP_MS = 100
+"""How far the carrier's clock may run ahead of the samples we counted before we believe it."""
+
+
+class LineSource(Processor):
+    """Reads the line: AudioIn for every packet, Dtmf for every key; marks go to the sink's ledger.
+
+    `at` of AudioIn counts samples since the stream began. It follows the samples that came, and jumps
+    ahead with the carrier's own clock where packets were lost.
+    """
+
+    emits = (AudioIn, Dtmf)
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.position = 0
+        """Samples of caller audio so far."""
+        self.packets = 0
+        self.faults: dict[str, int] = {}
+        """Messages that were ignored, by kind."""
+
+    async def read(self, sink: LineSink | None) -> str:
+        """Reads until the stream is over; returns why. Raises LineError when it breaks the protocol."""
+        link = self.line.link
+        assert link is not None, "read() runs after the line is open"
+        while True:
+            try:
+                message = await link.receive()
+            except LinkError as error:
+                return f"the line was lost: {error}"
+            if message is None:
+                return "the carrier closed the stream"
+            for event in self.line.codec.parse(message):
+                if (ended := self._take(event, sink)) is not None:
+                    return ended
+
+    def _take(self, event: LineEvent, sink: LineSink | None) -> str | None:
+        """One event. Returns why the stream is over, when it is."""
+        match event:
+            case LineAudio(audio, at_ms):
+                rate = self.line.format.rate
+                if at_ms is not None and at_ms - self.position * 1000 // rate > CLOCK_JUMP_MS:
+                    self.position = at_ms * rate // 1000
+                frame = AudioIn(audio, self.position, self.line.format)
+                self.position += frame.samples
+                self.packets += 1
+                self.push(frame)
+            case LineMark(name):
+                if sink is not None:
+                    sink.mark_returned(name)
+            case LineDigit(digit):
+                self.push(Dtmf(digit))
+            case LineStopped(reason):
+                return reason or "the caller hung up"
+            case LineIgnored(kind, detail):
+                self._ignore(kind, detail)
+            case LineRefused(reason):
+                raise LineError(reason)
+            case LineStarted():
+                self._ignore("second start", "")
+        return None
+
+    def _ignore(self, kind: str, detail: str) -> None:
+        """Logs the first of its kind, counts the others."""
+        if kind not in self.faults:
+            self.call.log.warning(f"line: ignored {kind}" + (f": {detail}" if detail else ""))
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        if sum(self.faults.values()) >= FAULTS_BOUND:
+            raise LineError(f"{FAULTS_BOUND} messages broke the protocol, the last with {kind}")

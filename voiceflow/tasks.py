@@ -1,0 +1,53 @@
+"""Tasks that are owned: each has a name, none outlives its call, and one that refuses to end is named."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+Failed = Callable[[str, Exception], None]
+
+
+class Tasks:
+    """The tasks of one call. `failed(name, error)` is called when one raises."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str, failed: Failed) -> asyncio.Task[None]:
+        """Starts a task of our own."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+
+        def done(ended: asyncio.Task[None]) -> None:
+            self._tasks.pop(ended, None)
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                failed(name, error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+        self._tasks[task] = name
+        task.add_done_callback(done)
+        return task
+
+    def adopt(self, task: asyncio.Task[Any], name: str) -> None:
+        """Owns a task that is ending already (a cancelled runner). What it raises is not news any more."""
+
+        def done(ended: asyncio.Task[Any]) -> None:
+            self._tasks.pop(ended, None)
+            if not ended.cancelled():
+                ended.exception()
+
+        self._tasks[task] = name
+        task.add_done_callback(done)
+
+    async def end(self, limit: float) -> list[str]:
+        """Cancels all and waits up to `limit` seconds; returns the names of those that went on."""
+        mine = asyncio.current_task()
+        waiting = [task for task in self._tasks if task is not mine]
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting, timeout=limit)
+        return [self._tasks[task] for task in waiting if not task.done() and task in self._tasks]
