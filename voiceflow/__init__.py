@@ -60,9 +60,9 @@ _HOMES = {
     "buffers": "Depth",
     "call": "Call CallResult",
     "errors": "CallEnded CallError DeclarationError LinkError ProcessorError VoiceflowError",
-    "frames": "AgentFrame AudioIn AudioOut CallEnd CallerFrame CallStart ControlFrame DraftEnd DraftResumed Dtmf "
-    "Fault Frame Heard Interrupt Prompt ReplyEnd Sentence Token Transcript TurnEnd TurnStart VoiceStart VoiceStop "
-    "Word",
+    "frames": "AgentFrame AudioIn AudioOut CallEnd CallerFrame CallStart ControlFrame DraftEnd DraftResumed "
+    "Dtmf Fault Frame Heard Interrupt Prompt ReplyEnd Sentence Token Transcript TurnEnd TurnStart "
+    "VoiceStart VoiceStop Word",
     "history": "Message",
     "link": "Link",
     "pipeline": "Pipeline",
@@ -71,7 +71,7 @@ _HOMES = {
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["__version__", *sorted(_WHERE)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_WHERE)]
 
 
 def __getattr__(name: str) -> Any:

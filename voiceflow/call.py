@@ -64,11 +64,9 @@ class CallResult:
     fault: str | None
     """What failed, naming the processor; None when the call ended as calls do."""
     seconds: float
+    normal: bool = True
+    """Whether it ended as calls do. If not, the caller is owed the fallback: a sentence, or a person."""
     figures: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def normal(self) -> bool:
-        return self.fault is None
 
 
 class Call:
@@ -113,6 +111,7 @@ class Call:
         self._pump: Pump | None = None
         self._keeper: TurnKeeper | None = None
         self._over: asyncio.Future[str] | None = None
+        self._normal = True
         self._starting: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log: Logger | None = None
@@ -223,10 +222,12 @@ class Call:
 
         return self._tasks.spawn(work, f"{who} {name}", failed)
 
-    def end(self, reason: str) -> None:
-        """Ends the call. The first reason counts. Never waits."""
+    def end(self, reason: str, *, normal: bool = True) -> None:
+        """Ends the call. The first reason counts. Never waits. Not `normal`: the caller, if he is still
+        there, gets the carrier's fallback instead of silence."""
         if self._over is not None and not self._over.done():
             self._over.set_result(reason)
+            self._normal = normal
 
     def depths(self) -> list[Depth]:
         """Every buffer of the call, read now."""
@@ -281,13 +282,12 @@ class Call:
             reason = await self._over
         except asyncio.CancelledError:
             reason = "the server stopped"
+            self.end(reason, normal=False)
             raise
         finally:
             deadline.cancel()
-            if not self._over.done():
-                self._over.set_result(reason)
             await self._close(reason)
-        return CallResult(self.id, reason, self.fault, loop.time() - began, self.figures())
+        return CallResult(self.id, reason, self.fault, loop.time() - began, self._normal, self.figures())
 
     async def abandon(self, reason: str) -> None:
         """Closes a call whose stream never came."""
@@ -341,9 +341,11 @@ class Call:
         sink = self._pipeline.sink if self._pipeline is not None else None
         try:
             self.end(await source.read(sink))
+        except LinkError as error:
+            self.end(f"the line was lost: {error}", normal=False)
         except LineError as error:
             self.log.warning(f"line: {error}")
-            self.end(f"the line broke its protocol: {error}")
+            self.end(f"the line broke its protocol: {error}", normal=False)
 
     async def _run_hook(self, hook: Hook) -> None:
         result = hook(self)
@@ -351,7 +353,7 @@ class Call:
             await result
 
     def _line_failed(self, error: Exception) -> None:
-        self.end(f"the line was lost: {error}")
+        self.end(f"the line was lost: {error}", normal=False)
 
     def _watch(self, action: Action) -> None:
         if isinstance(action, Kill):
@@ -383,7 +385,7 @@ class Call:
         self.log.opt(exception=None if expected else error).error(f"call ended: {self.fault}")
         if self._pump is not None and not self._pump.closed:
             self._pump.inject(Fault(name, reason), processor._index if processor is not None else -1)
-        self.end(self.fault)
+        self.end(self.fault, normal=False)
 
     async def _close(self, reason: str) -> None:
         pipeline, pump = self._running()

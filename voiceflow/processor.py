@@ -162,6 +162,9 @@ class Processor:
 
     # -- what a subclass may override
 
+    async def warm(self) -> None:
+        """Runs once per process, before the first call, on an instance that serves none: load models here."""
+
     async def start(self) -> None:
         """Runs before the first frame: connect sockets here. All processors start at the same time."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from voiceflow.clock import is_virtual
 from voiceflow.link import Link
@@ -37,7 +37,15 @@ class Services:
         self._pool: ThreadPoolExecutor | None = None
         self._room: asyncio.Semaphore | None = None
         self._http: aiohttp.ClientSession | None = None
+        self._shared: dict[Hashable, Any] = {}
         self.dial: Dial = dial or self._dial_websocket
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What all calls share under `key`, made on first use: a model's batcher, a pool of sockets."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: T = self._shared[key]
+        return found
 
     async def compute(self, work: Callable[P, T], cost: float, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` off the event loop; in virtual time in line, taking `cost` seconds of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from voiceflow.codec import (
     LineAudio,
     LineDigit,
@@ -20,6 +22,9 @@ from voiceflow.sink import LineSink
 
 FAULTS_BOUND = 1000
 """Messages that break the protocol after which the stream is given up."""
+SILENCE_LIMIT = 15.0
+"""Seconds without any message after which the line counts as dead."""
+SILENT = "the line is silent"
 CLOCK_JUMP_MS = 100
 """How far the carrier's clock may run ahead of the samples we counted before we believe it."""
 
@@ -42,19 +47,43 @@ class LineSource(Processor):
         """Messages that were ignored, by kind."""
 
     async def read(self, sink: LineSink | None) -> str:
-        """Reads until the stream is over; returns why. Raises LineError when it breaks the protocol."""
+        """Reads until the stream is over; returns why.
+
+        Raises LineError when it breaks the protocol, LinkError when the connection is lost, or silent for
+        SILENCE_LIMIT seconds: a carrier sends a packet every 20 ms, also when nobody speaks.
+        """
         link = self.line.link
         assert link is not None, "read() runs after the line is open"
-        while True:
-            try:
+        loop = self.call.loop
+        reader = asyncio.current_task(loop)
+        watch: asyncio.TimerHandle | None = None
+        messages = 0
+
+        def check_silence(before: int) -> None:
+            nonlocal watch
+            assert reader is not None
+            if messages == before:
+                reader.cancel(SILENT)
+            else:
+                watch = loop.call_later(SILENCE_LIMIT, check_silence, messages)
+
+        # One timer for many packets: a timeout around each `receive` would cost more than the packet.
+        watch = loop.call_later(SILENCE_LIMIT, check_silence, messages)
+        try:
+            while True:
                 message = await link.receive()
-            except LinkError as error:
-                return f"the line was lost: {error}"
-            if message is None:
-                return "the carrier closed the stream"
-            for event in self.line.codec.parse(message):
-                if (ended := self._take(event, sink)) is not None:
-                    return ended
+                messages += 1
+                if message is None:
+                    return "the carrier closed the stream"
+                for event in self.line.codec.parse(message):
+                    if (ended := self._take(event, sink)) is not None:
+                        return ended
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args == (SILENT,):
+                raise LinkError(f"nothing came for {SILENCE_LIMIT:g} s") from None
+            raise
+        finally:
+            watch.cancel()
 
     def _take(self, event: LineEvent, sink: LineSink | None) -> str | None:
         """One event. Returns why the stream is over, when it is."""

@@ -1,7 +1,7 @@
 """A carrier with no protocol to speak of, for tests in memory: audio is bytes, the rest is words.
 
-    in    b"..." audio   "digit 5"   "mark NAME"   "stop"   anything else is ignored
-    out   b"..." audio   "mark NAME"   "clear"
+in    b"..." audio   "digit 5"   "mark NAME"   "stop"   anything else is ignored
+out   b"..." audio   "mark NAME"   "clear"
 """
 
 from __future__ import annotations

@@ -1,0 +1,112 @@
+"""SileroVAD: evidence of voice, from the Silero network, on the phone's own 8 kHz."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from processors.silero.hysteresis import Hysteresis, Started, Stopped
+from processors.silero.model import WINDOW, SileroModel, SileroState
+from voiceflow.batching import Batcher
+from voiceflow.errors import DeclarationError
+from voiceflow.frames import AudioIn, VoiceStart, VoiceStop
+from voiceflow.processor import Processor, tap
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Piece = tuple[SileroState, NDArray[np.int16]]
+
+STEP_SECONDS = 0.00015
+"""What one window costs on one core, about: charged in virtual time."""
+
+
+class SileroVAD(Processor):
+    """Says when somebody begins to speak and when they stop: VoiceStart and VoiceStop.
+
+    start_threshold   0.5    probability from which a 32 ms window counts as voice
+    stop_threshold    0.35   probability under which it counts as silence
+    min_speech        0.064  seconds a voice must last before it is believed: two windows
+    min_silence       0.2    seconds of silence before the voice is said to have stopped
+    padding           0.03   seconds by which the start is put back
+
+    Audio passes untouched and unhindered; the evidence comes a moment later and quotes the sample it speaks
+    of. The network runs off the event loop, one session per process, windows of all calls batched.
+    DeclarationError for parameters that cannot work.
+    """
+
+    needs = (AudioIn,)
+    emits = (VoiceStart, VoiceStop)
+
+    def __init__(
+        self,
+        *,
+        start_threshold: float = 0.5,
+        stop_threshold: float = 0.35,
+        min_speech: float = 0.064,
+        min_silence: float = 0.2,
+        padding: float = 0.03,
+    ) -> None:
+        self._parameters: dict[str, Any] = {
+            "start_threshold": start_threshold,
+            "stop_threshold": stop_threshold,
+            "min_speech": min_speech,
+            "min_silence": min_silence,
+            "padding": padding,
+        }
+        Hysteresis(**self._parameters)  # so that a wrong one is told before a call is answered
+        self.probability = 0.0
+        """Of the latest window."""
+        self._filled = 0
+        self._end = 0
+
+    async def warm(self) -> None:
+        await self.call.compute(SileroModel.shared, 0.0)
+
+    async def start(self) -> None:
+        import numpy as np
+
+        rate = self.call.line.format.rate
+        if rate not in WINDOW:
+            raise DeclarationError(f"SileroVAD hears at 8000 or 16000 Hz, this line has {rate}")
+        model = await self.call.compute(SileroModel.shared, 0.0)
+        self._model = model
+        self._state = model.state(rate)
+        self._window = np.empty(WINDOW[rate], np.int16)
+        self._hysteresis = Hysteresis(**self._parameters, window=WINDOW[rate], rate=rate)
+        self._batcher = self.call.services.shared(
+            ("silero", rate), lambda: Batcher(self.call.services, _steps, cost=STEP_SECONDS)
+        )
+
+    @tap(AudioIn)
+    async def listen(self, frame: AudioIn) -> None:
+        if frame.at != self._end and frame.at > self._end:  # packets were lost: begin a window anew
+            self._filled = 0
+        pcm, taken, size = frame.pcm, 0, len(self._window)
+        while taken < len(pcm):
+            fresh = min(size - self._filled, len(pcm) - taken)
+            self._window[self._filled : self._filled + fresh] = pcm[taken : taken + fresh]
+            self._filled += fresh
+            taken += fresh
+            if self._filled == size:
+                self._filled = 0
+                await self._decide(frame.at + taken)
+        self._end = frame.at + len(pcm)
+
+    async def _decide(self, end: int) -> None:
+        """Judges the full window that ends before sample `end`."""
+        self.probability = await self._batcher.submit((self._state, self._window))
+        match self._hysteresis.feed(self.probability, end):
+            case Started(at):
+                self.push(VoiceStart(at, decided_at=end))
+            case Stopped(at):
+                self.push(VoiceStop(at, decided_at=end))
+        if self._hysteresis.take_reset():
+            self._model.reset(self._state)
+
+
+def _steps(pieces: Sequence[Piece]) -> list[float]:
+    """One step of several calls' streams."""
+    model = SileroModel.shared()
+    return model.step_batch([state for state, _ in pieces], [window for _, window in pieces])

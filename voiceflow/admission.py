@@ -1,0 +1,105 @@
+"""Admission: how a media stream finds the call that was promised to it.
+
+The webhook makes the call and a one-time token that stands in the path of the stream's URL:
+
+    w0.3rT…  ─── the worker that holds the call, a dot, 128 random bits
+
+The token works once, only for the carrier's call it was made for, and only for a few seconds. Afterwards
+it names the outcome, so that the carrier, when it asks what to do next, gets an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from voiceflow.call import Call, CallResult
+from voiceflow.errors import VoiceflowError
+
+TOKEN_SECONDS = 30.0
+"""How long a token waits for its stream. Carriers connect within a second; a cold network may need ten."""
+OUTCOMES_KEPT = 10_000
+"""Results of calls that are over, kept for the carrier's question what comes next."""
+
+
+class NotAdmitted(VoiceflowError):
+    """A stream that gets no call. `str()` says why without the token; `status` is the HTTP answer."""
+
+    def __init__(self, reason: str, status: int = 403) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Promise:
+    """A call that waits for its stream. `carrier_call` is the carrier's id of it."""
+
+    token: str
+    call: Call
+    carrier_call: str
+    expiry: asyncio.TimerHandle
+
+
+class Admission:
+    """The tokens of one worker. `expired(call)` is called for a call whose stream never came."""
+
+    def __init__(self, worker: str, expired: Callable[[Call], None]) -> None:
+        self.worker = worker
+        self._expired = expired
+        self._promised: dict[str, Promise] = {}
+        self._outcomes: OrderedDict[str, tuple[str, CallResult | None]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their stream."""
+        return len(self._promised)
+
+    def promise(self, call: Call, carrier_call: str) -> str:
+        """A token for the stream of `call`."""
+        token = f"{self.worker}.{secrets.token_urlsafe(16)}"
+        expiry = call.loop.call_later(TOKEN_SECONDS, self._expire, token)
+        self._promised[token] = Promise(token, call, carrier_call, expiry)
+        return token
+
+    def claim(self, token: str) -> Promise:
+        """The call behind a token, once. NotAdmitted for a token that is unknown, used, or too old."""
+        worker = token.partition(".")[0]
+        if worker != self.worker:
+            raise NotAdmitted(f"its token belongs to worker {worker[:16]!a}, this is {self.worker}", 404)
+        promise = self._promised.pop(token, None)
+        if promise is None:
+            used = token in self._outcomes
+            raise NotAdmitted("its token was used already" if used else "its token is unknown or has expired")
+        promise.expiry.cancel()
+        self._remember(token, promise.carrier_call, None)
+        return promise
+
+    def settle(self, promise: Promise, result: CallResult) -> None:
+        """Keeps how the call ended."""
+        self._remember(promise.token, promise.carrier_call, result)
+
+    def outcome(self, token: str, carrier_call: str) -> CallResult | None:
+        """How the call behind a token ended; None when it is not known, or asked for another call."""
+        of, result = self._outcomes.get(token, ("", None))
+        return result if secrets.compare_digest(of.encode(), carrier_call.encode()) else None
+
+    def withdraw_all(self) -> list[Call]:
+        """Takes back every promise; returns the calls."""
+        promises, self._promised = list(self._promised.values()), {}
+        for promise in promises:
+            promise.expiry.cancel()
+        return [promise.call for promise in promises]
+
+    def _remember(self, token: str, carrier_call: str, result: CallResult | None) -> None:
+        self._outcomes[token] = (carrier_call, result)
+        while len(self._outcomes) > OUTCOMES_KEPT:
+            self._outcomes.popitem(last=False)
+
+    def _expire(self, token: str) -> None:
+        promise = self._promised.pop(token, None)
+        if promise is not None:
+            self._remember(token, promise.carrier_call, None)
+            self._expired(promise.call)

@@ -1,0 +1,201 @@
+"""`voiceflow dial` and `voiceflow demo`: a phone call without a phone."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+
+from voiceflow.errors import LinkError, VoiceflowError
+from voiceflow.logs import configure
+
+console = Console(highlight=False, soft_wrap=True)
+
+PAUSE = 3.0
+"""Seconds between two speeches when `--after` does not say."""
+FIRST = 0.5
+"""Seconds before the first."""
+
+
+def dial(
+    target: Annotated[
+        str, typer.Argument(help="A pipeline file, or the webhook's URL: http://127.0.0.1:8080/twilio/voice.")
+    ],
+    speech: Annotated[
+        list[Path],
+        typer.Option(help="A WAV the caller says; give it several times for several.", show_default=False),
+    ],
+    after: Annotated[
+        list[float] | None,
+        typer.Option(help="Seconds from the end of one speech to the next, one for each further --speech."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Writes both sides: caller left, agent right.")] = None,
+    delay: Annotated[float, typer.Option(min=0, help="Network delay each way, in milliseconds.")] = 0.0,
+    linger: Annotated[
+        float, typer.Option(min=0, help="Hangs up after the agent was silent this long.")
+    ] = 1.5,
+    limit: Annotated[
+        float, typer.Option(min=0, help="Hangs up this long after the last speech anyway.")
+    ] = 20.0,
+    from_number: Annotated[str, typer.Option("--from", help="The caller's number.")] = "+12025550143",
+    to_number: Annotated[str, typer.Option("--to", help="The number called.")] = "+12025550199",
+    auth_token: Annotated[
+        str, typer.Option(envvar="TWILIO_AUTH_TOKEN", help="Signs the requests as Twilio would.")
+    ] = "",
+    public_url: Annotated[
+        str,
+        typer.Option(
+            envvar="VOICEFLOW_PUBLIC_URL", help="The server's --public-url, which is what is signed."
+        ),
+    ] = "",
+    log_level: Annotated[str, typer.Option(help="For the agent, when TARGET is a file.")] = "WARNING",
+) -> None:
+    """Call an agent as a phone would, over real sockets, and see and hear what happens.
+
+    A file is served just for this call; a URL is an agent that runs already.
+
+      voiceflow dial pipelines/vad_only.py --speech hello.wav --out call.wav
+
+      voiceflow dial http://127.0.0.1:8080 --speech a.wav --speech b.wav --after 1.5 --delay 40
+    """
+    from voiceflow.cli.run import run_async
+
+    configure(log_level)
+    pauses = _pauses(len(speech), after or [])
+    run_async(
+        _dial(
+            target,
+            list(zip(speech, pauses, strict=True)),
+            out,
+            delay=delay / 1000,
+            linger=linger,
+            limit=limit,
+            caller=from_number,
+            called=to_number,
+            auth_token=auth_token,
+            public_url=public_url,
+        )
+    )
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the recording of the call goes.")] = Path(
+        "voiceflow-demo.wav"
+    ),
+) -> None:
+    """Hear it: a recorded person calls the VAD-only agent, is answered, and interrupts it. No account needed.
+
+    voiceflow demo
+    """
+    from pipelines import vad_only
+    from voiceflow.assets import speech
+    from voiceflow.cli.run import run_async
+
+    configure("WARNING")
+    console.print("[bold]A person calls an agent[/bold] - over real sockets, in the protocol Twilio speaks.")
+    console.print(
+        "[dim]The caller is a recorded human voice. The agent listens with a voice detector only:[/dim]"
+    )
+    console.print(
+        "[dim]it plays a recording when the caller stops, and stops when the caller speaks.[/dim]\n"
+    )
+    said = [(speech("go_forward_ten_meters"), FIRST), (speech("three_cards"), 2.5)]
+    run_async(_dial(str(vad_only.__file__), said, out, linger=1.0))
+    console.print(f"\n[bold]Listen:[/bold] {out} [dim](caller left, agent right)[/dim]")
+    console.print(
+        "[bold]Next:[/bold]   voiceflow run pipelines/vad_only.py, and put your own processors in it"
+    )
+
+
+async def _dial(
+    target: str,
+    speeches: list[tuple[Path, float]],
+    out: Path | None,
+    *,
+    delay: float = 0.0,
+    linger: float = 1.5,
+    limit: float = 20.0,
+    caller: str = "+12025550143",
+    called: str = "+12025550199",
+    auth_token: str = "",
+    public_url: str = "",
+) -> None:
+    from processors.twilio.caller import SimulatedCaller, Speech
+    from processors.twilio.report import Event
+    from processors.twilio.routes import VOICE
+    from voiceflow.audio import read_wav
+    from voiceflow.cli.timeline import Timeline, bars
+
+    spoken = [Speech(read_wav(path), after) for path, after in speeches]
+    timeline = Timeline()
+
+    def show(event: Event) -> None:
+        if event.kind != "mark returned":
+            console.print(timeline.line(event))
+
+    async with AsyncExitStack() as stack:
+        if urlsplit(target).scheme in ("http", "https"):
+            url = target if urlsplit(target).path.strip("/") else target.rstrip("/") + VOICE
+        else:
+            url = await _serve(Path(target), auth_token, stack) + VOICE
+        phone = SimulatedCaller(
+            url,
+            auth_token=auth_token,
+            public_url=public_url if url.startswith(target) else "",
+            caller=caller,
+            called=called,
+            speeches=spoken,
+            delay_in=delay,
+            delay_out=delay,
+            linger=linger,
+            limit=limit,
+            on_event=show,
+        )
+        try:
+            await phone.run()
+        except LinkError as error:
+            console.print(f"[red]the call failed:[/red] {error}")
+            raise typer.Exit(1) from None
+        finally:
+            if out is not None and phone.report.stream_sids:
+                phone.report.write(out)
+    report = phone.report
+    console.print()
+    console.print(bars(report))
+    console.print(
+        f"[dim]{report.media_messages} messages of audio received, {report.underruns} underruns, "
+        f"{len(report.faults)} faults[/dim]"
+    )
+    for fault in report.faults:
+        console.print(f"[red]Twilio would report {fault.code}:[/red] {fault.detail} (x{fault.count})")
+
+
+async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
+    """Serves a pipeline file on a free port for one call; its base URL."""
+    from processors.twilio.codec import TwilioCodec
+    from processors.twilio.routes import TwilioRoutes
+    from voiceflow.loader import load
+    from voiceflow.server import Server
+    from voiceflow.serving import Listener, warm
+
+    server = Server(load(file))
+    await warm(server.agent, TwilioCodec(), server)
+    routes = TwilioRoutes(server, auth_token=auth_token)
+    listener = await stack.enter_async_context(Listener(server, routes.routes(), host="127.0.0.1", port=0))
+    return listener.url
+
+
+def _pauses(speeches: int, after: list[float]) -> list[float]:
+    """The pause before each speech. `--after` belongs to the second, third, ... speech."""
+    if len(after) > max(0, speeches - 1):
+        raise VoiceflowError(
+            f"{len(after)} times --after for {speeches} times --speech: it is the pause between two "
+            f"speeches, so there can be {max(0, speeches - 1)}"
+        )
+    if any(pause < 0 for pause in after):
+        raise VoiceflowError("--after is in seconds, 0 or more")
+    return [FIRST, *after, *[PAUSE] * (speeches - 1 - len(after))][:speeches]

@@ -1,0 +1,196 @@
+"""`voiceflow doctor`: what is missing for a real call."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import aiohttp
+import typer
+from aiohttp import web
+from rich.console import Console
+from rich.table import Table
+
+from voiceflow.cli.run import check_public_url, run_async
+from voiceflow.errors import VoiceflowError
+
+CLOCK_SKEW = 30.0
+"""Seconds a clock may be wrong before TLS and signed tokens begin to fail."""
+FETCH_TIMEOUT = 10.0
+
+
+@dataclass(slots=True)
+class Finding:
+    """One check: `ok` True, False (missing for a real call) or None (worth knowing)."""
+
+    what: str
+    ok: bool | None
+    says: str
+    mend: str = ""
+
+
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(help="A pipeline file to check too.", show_default=False)
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port the agent will listen on.")] = 8080,
+    public_url: Annotated[
+        str, typer.Option(envvar="VOICEFLOW_PUBLIC_URL", help="Where Twilio is to reach it.")
+    ] = "",
+    auth_token: Annotated[str, typer.Option(envvar="TWILIO_AUTH_TOKEN", help="Not printed.")] = "",
+) -> None:
+    """Say what is missing for a real call: keys, the public URL, the clock, the port, the model.
+
+    Exit code 1 when something is. Nothing is changed; a small server answers on PORT for a moment, so that
+    the public URL can be seen to lead here.
+
+      VOICEFLOW_PUBLIC_URL=https://agent.example.com voiceflow doctor
+    """
+    findings: list[Finding] = []
+
+    async def examine() -> None:
+        findings.extend(await _examine(file, port, public_url, auth_token))
+
+    run_async(examine())
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        sign = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: "[yellow]note[/yellow]"}[
+            finding.ok
+        ]
+        table.add_row(sign, f"[bold]{finding.what}[/bold]", finding.says)
+        if finding.mend:
+            table.add_row("", "", f"[dim]→ {finding.mend}[/dim]")
+    Console(highlight=False).print(table)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+async def _examine(file: Path | None, port: int, public_url: str, auth_token: str) -> list[Finding]:
+    findings = [_python(), _uvloop(), _model()]
+    if file is not None:
+        findings.append(_pipeline(file))
+    findings.append(_token(auth_token))
+    nonce = secrets.token_hex(8)
+    findings.append(await _port(port, nonce, findings, public_url))
+    return findings
+
+
+def _python() -> Finding:
+    return Finding("Python", sys.version_info >= (3, 11), platform.python_version())
+
+
+def _uvloop() -> Finding:
+    try:
+        found = version("uvloop")
+    except PackageNotFoundError:
+        return Finding("uvloop", None, "not there", "it makes the event loop faster: pip install uvloop")
+    return Finding("uvloop", True, found)
+
+
+def _model() -> Finding:
+    from processors.silero.model import SileroModel
+
+    try:
+        SileroModel.shared()
+    except VoiceflowError as error:
+        return Finding("voice detector", False, str(error))
+    return Finding("voice detector", True, "Silero, its checksum is right")
+
+
+def _pipeline(file: Path) -> Finding:
+    from processors.twilio.codec import TwilioCodec
+    from voiceflow.call import Call
+    from voiceflow.loader import load
+
+    try:
+        pipeline = load(file).make(Call(TwilioCodec()))
+    except VoiceflowError as error:
+        return Finding("pipeline", False, str(error))
+    return Finding("pipeline", True, f"{file}: {len(pipeline.chain)} processors")
+
+
+def _token(token: str) -> Finding:
+    where = "console.twilio.com, Account info, Auth Token; then export TWILIO_AUTH_TOKEN=..."
+    if not token:
+        return Finding("TWILIO_AUTH_TOKEN", False, "not set: requests cannot be verified", where)
+    if len(token) != 32 or not all(c in "0123456789abcdef" for c in token.lower()):
+        return Finding("TWILIO_AUTH_TOKEN", None, "set, but not 32 hexadecimal digits as Twilio's are", where)
+    return Finding("TWILIO_AUTH_TOKEN", True, "set")
+
+
+async def _port(port: int, nonce: str, findings: list[Finding], public_url: str) -> Finding:
+    """Listens on the port, and while it does, looks whether the public URL leads there."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "doctor": nonce})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", answer)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        finding = Finding(f"port {port}", True, "free")
+        expected = nonce
+    except OSError as error:
+        finding = Finding(f"port {port}", None, f"in use ({error.strerror}): by the agent itself, perhaps")
+        expected = ""
+    try:
+        findings.extend(await _public(public_url, port, expected))
+    finally:
+        await runner.cleanup()
+    return finding
+
+
+async def _public(url: str, port: int, nonce: str) -> list[Finding]:
+    if not url:
+        how = f"a tunnel or a reverse proxy to port {port}, then --public-url or VOICEFLOW_PUBLIC_URL=https://..."
+        return [Finding("public URL", False, "not set: Twilio cannot reach this machine", how)]
+    try:
+        check_public_url(url)
+    except VoiceflowError as error:
+        return [Finding("public URL", False, str(error))]
+    shown = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
+    try:
+        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            http.get(url.rstrip("/") + "/healthz") as response,
+        ):
+            body = await response.json(content_type=None) if response.status == 200 else {}
+            date = response.headers.get("Date", "")
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        reason = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+        return [Finding("public URL", False, f"{shown} cannot be reached from here ({reason})")]
+    if not isinstance(body, dict) or body.get("status") != "ok" or (nonce and body.get("doctor") != nonce):
+        hint = f"it must lead to 127.0.0.1:{port}"
+        return [
+            Finding("public URL", False, f"{shown} answers (HTTP {status}), but it is not this server", hint)
+        ]
+    return [Finding("public URL", True, f"{shown} leads here"), _clock(date, _now)]
+
+
+def _now() -> float:
+    # The wall clock is what is examined here.
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).timestamp()
+
+
+def _clock(date: str, now: Callable[[], float]) -> Finding:
+    try:
+        skew = now() - parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return Finding("clock", None, "not checked: the public URL sends no date")
+    if abs(skew) > CLOCK_SKEW:
+        return Finding("clock", False, f"{skew:+.0f} s off", "set the machine's clock, with NTP for instance")
+    return Finding("clock", True, "right")

@@ -1,0 +1,151 @@
+"""`voiceflow run`: answers the phone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from loguru import logger
+
+from processors.twilio.codec import TwilioCodec
+from processors.twilio.routes import VOICE, TwilioRoutes
+from voiceflow.call import Call
+from voiceflow.errors import VoiceflowError
+from voiceflow.loader import PipelineFile, load
+from voiceflow.logs import configure
+from voiceflow.pipeline import Pipeline
+from voiceflow.server import FALLBACK, Server, Settings
+from voiceflow.serving import LOOPBACK, Listener, until_stopped, warm
+
+RELOAD_SECONDS = 0.5
+"""How often `--reload` looks at the files."""
+
+File = Annotated[
+    Path, typer.Argument(help="A Python file with [b]def pipeline(call)[/b].", show_default=False)
+]
+
+
+def run(
+    file: File,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Which address to listen on. Loopback without an auth token, else all.")
+    ] = "",
+    public_url: Annotated[
+        str, typer.Option(envvar="VOICEFLOW_PUBLIC_URL", help="Where Twilio reaches it: https://HOST.")
+    ] = "",
+    auth_token: Annotated[
+        str,
+        typer.Option(
+            envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Verifies that requests are Twilio's."
+        ),
+    ] = "",
+    max_calls: Annotated[
+        int, typer.Option(min=1, help="Calls at the same time; more are refused, spoken.")
+    ] = 50,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds live calls may go on after SIGTERM.")] = 60.0,
+    call_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a call is ended.")] = 3600.0,
+    fallback: Annotated[str, typer.Option(help="What the caller hears when a call breaks.")] = FALLBACK,
+    fallback_number: Annotated[
+        str, typer.Option(help="Instead of the sentence: the number to connect the caller to.")
+    ] = "",
+    reload: Annotated[bool, typer.Option("--reload", help="Loads the file again when it changes.")] = False,
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Answer the phone: every call gets a pipeline of its own.
+
+    [dim]Try it here, then with a phone:[/dim]
+
+      voiceflow run pipelines/vad_only.py
+
+      voiceflow dial http://127.0.0.1:8080/twilio/voice --speech hello.wav
+
+      TWILIO_AUTH_TOKEN=... voiceflow run pipelines/vad_only.py --public-url https://agent.example.com
+    """
+    configure(log_level)
+    if not auth_token and host and host not in LOOPBACK:
+        raise VoiceflowError(
+            f"without an auth token anybody could call --host {host}: set TWILIO_AUTH_TOKEN "
+            "(console.twilio.com, Account info), or leave --host away to listen on loopback only"
+        )
+    check_public_url(public_url)
+    agent = ReloadingAgent(load(file)) if reload else load(file)
+    settings = Settings(
+        public_url=public_url or None,
+        max_calls=max_calls,
+        drain=drain,
+        call_limit=call_limit,
+        fallback=fallback,
+        fallback_number=fallback_number or None,
+    )
+    run_async(_serve(agent, settings, host or ("0.0.0.0" if auth_token else LOOPBACK[0]), port, auth_token))
+
+
+async def _serve(
+    agent: PipelineFile | ReloadingAgent, settings: Settings, host: str, port: int, auth_token: str
+) -> None:
+    server = Server(agent, settings)
+    await warm(agent, TwilioCodec(), server)
+    routes = TwilioRoutes(server, auth_token=auth_token)
+    async with Listener(server, routes.routes(), host=host, port=port) as listener:
+        public = settings.public_url.rstrip("/") if settings.public_url else listener.url
+        logger.info(f"answering calls: {public}{VOICE}  (listening on {listener.url})")
+        if not auth_token:
+            logger.warning("no TWILIO_AUTH_TOKEN: requests are not verified, so it listens on loopback only")
+        watching = asyncio.create_task(agent.watch()) if isinstance(agent, ReloadingAgent) else None
+        try:
+            await until_stopped(server)
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+
+class ReloadingAgent:
+    """A pipeline file that is loaded again when it changes. A file that does not load leaves the old one."""
+
+    def __init__(self, file: PipelineFile) -> None:
+        self._file = file
+
+    def make(self, call: Call) -> Pipeline:
+        return self._file.make(call)
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            if not self._file.changed():
+                continue
+            try:
+                self._file = self._file.reload()
+            except VoiceflowError as error:
+                logger.error(f"not reloaded, the old one goes on: {error}")
+            else:
+                logger.info(f"reloaded {self._file.path}: the next call gets it")
+
+
+def check_public_url(url: str) -> None:
+    """VoiceflowError for a public URL that Twilio cannot use."""
+    from urllib.parse import urlsplit
+
+    if not url:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+        raise VoiceflowError(f"--public-url {url!r} is no address: write it like https://agent.example.com")
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise VoiceflowError(
+            f"--public-url {url}: Twilio opens streams over TLS only, so it must be https://"
+        )
+
+
+def run_async(main: Coroutine[Any, Any, None]) -> None:
+    """Runs on uvloop where it exists."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)

@@ -1,0 +1,23 @@
+"""Log lines: one per event, on stderr, each with the call it belongs to."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+
+def configure(level: str = "INFO") -> None:
+    """Sends logs to stderr, readable. Tracebacks never show the values of variables: they may be secrets."""
+    logger.remove()
+    logger.add(sys.stderr, level=level.upper(), format=_format, backtrace=False, diagnose=False)
+
+
+def _format(record: Record) -> str:
+    call = record["extra"].get("call")
+    where = "<cyan>{extra[call]: <6}</cyan> " if call else ""
+    return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> " + where + "{message}\n{exception}"

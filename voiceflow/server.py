@@ -1,0 +1,263 @@
+"""The server: takes calls from a carrier, gives each a pipeline of its own, ends them in good order.
+
+It knows no carrier. A carrier (`processors/twilio/routes.py`) adds its routes and calls three methods:
+
+    offer(codec, ...)      a call was announced: make its pipeline, start it   → a token, or Refused
+    serve(promise, link)   its stream came: run the call to its end
+    outcome(token, id)     what became of it, for what the caller hears next
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import web
+from loguru import logger
+
+from voiceflow.admission import Admission, NotAdmitted, Promise
+from voiceflow.call import Call, CallResult
+from voiceflow.codec import Codec, LineIgnored, LineRefused, LineStarted
+from voiceflow.errors import LineError, LinkError, VoiceflowError
+from voiceflow.link import Link
+from voiceflow.pipeline import Pipeline
+from voiceflow.services import Services
+
+START_TIMEOUT = 5.0
+"""Seconds a stream may take to say which call it is."""
+MESSAGES_BEFORE_START = 20
+"""Messages a stream may send before it says so."""
+FALLBACK = "I am sorry, something went wrong on our side. Please call again in a moment."
+BODY_LIMIT = 64 * 1024
+"""Bytes of a webhook's body, and of one message of a media stream."""
+
+
+class Agent(Protocol):
+    """What the server runs: a loaded pipeline file, or anything with the same method."""
+
+    def make(self, call: Call) -> Pipeline:
+        """A pipeline for this call. VoiceflowError when there is none."""
+        ...
+
+
+class Refused(VoiceflowError):
+    """A call that is not taken. `spoken` is what the caller hears."""
+
+    def __init__(self, reason: str, spoken: str) -> None:
+        super().__init__(reason)
+        self.spoken = spoken
+
+
+@dataclass(slots=True)
+class Settings:
+    """How a server behaves. Times in seconds."""
+
+    public_url: str | None = None
+    """Where the carrier reaches it: https://host, with a path if the proxy needs one."""
+    max_calls: int = 50
+    """Calls at the same time, those that are about to begin included."""
+    drain: float = 60.0
+    """How long live calls may go on after the first signal to stop."""
+    call_limit: float = 3600.0
+    """After which a call is ended."""
+    worker: str = "w0"
+    """The name of this process in tokens."""
+    fallback: str = FALLBACK
+    """What the caller hears after a call that broke."""
+    fallback_number: str | None = None
+    """Instead of the sentence: whom the caller is connected to."""
+    busy: str = "All our lines are busy right now. Please call again in a few minutes."
+    closing: str = "We are just restarting. Please call again in a minute."
+    seed: int | None = None
+    """Makes each call's random numbers the same every time."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Server:
+    """One worker process: its calls and their admission."""
+
+    def __init__(
+        self, agent: Agent, settings: Settings | None = None, *, services: Services | None = None
+    ) -> None:
+        self.agent = agent
+        self.settings = settings or Settings()
+        self.services = services or Services()
+        self.draining = False
+        self.calls: dict[Call, asyncio.Task[Any] | None] = {}
+        self.admission = Admission(self.settings.worker, self._stream_never_came)
+        self.served = 0
+        self.finished: Callable[[Call, CallResult], None] | None = None
+        """Called with every call that is over."""
+        self._closing: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._numbered = 0
+
+    # -- for a carrier's routes
+
+    def offer(
+        self, codec: Codec, *, carrier_call: str, caller: str, called: str, parameters: Mapping[str, str]
+    ) -> str:
+        """A call was announced: its pipeline is made and begins to start. Returns the stream's token.
+
+        Raises Refused, with what the caller is to hear, when draining, when full, and when the pipeline
+        file cannot make a pipeline for this call.
+        """
+        if self.draining:
+            raise Refused("the server is shutting down", self.settings.closing)
+        if len(self.calls) >= self.settings.max_calls:
+            raise Refused(f"all {self.settings.max_calls} lines are busy", self.settings.busy)
+        self._numbered += 1
+        call = Call(
+            codec,
+            id=f"{self.settings.worker}-{self._numbered}",
+            caller=caller,
+            called=called,
+            parameters=parameters,
+            services=self.services,
+            limit=self.settings.call_limit,
+            seed=self.settings.seed,
+        )
+        try:
+            call.prepare(self.agent.make(call))
+        except VoiceflowError as error:
+            raise Refused(str(error), self.settings.fallback) from error
+        self._hold(call)
+        return self.admission.promise(call, carrier_call)
+
+    async def serve(self, promise: Promise, link: Link) -> CallResult:
+        """Runs the call behind a promise over its open socket, to its end."""
+        call = promise.call
+        self.calls[call] = asyncio.current_task()
+        try:
+            try:
+                started = await self._await_start(call, promise, link)
+            except (LineError, LinkError) as error:
+                call.log.warning(f"stream refused: {error}")
+                await call.abandon(f"its stream was refused: {error}")
+                await link.close(1008, "refused")
+                return CallResult(call.id, f"stream refused: {error}", None, 0.0, normal=False)
+            result = await call.run(link, started)
+        except asyncio.CancelledError:
+            self.admission.settle(promise, CallResult(call.id, "the server stopped", None, 0.0, normal=False))
+            raise
+        finally:
+            self._release(call)
+        self.admission.settle(promise, result)
+        self.served += 1
+        if self.finished is not None:
+            self.finished(call, result)
+        return result
+
+    def outcome(self, token: str, carrier_call: str) -> CallResult | None:
+        """How a call ended; None when that is not known here."""
+        return self.admission.outcome(token, carrier_call)
+
+    # -- health
+
+    def ready(self) -> str | None:
+        """None when a call would be taken, else the reason why not."""
+        if self.draining:
+            return "draining"
+        return "full" if len(self.calls) >= self.settings.max_calls else None
+
+    def routes(self) -> list[web.RouteDef]:
+        """`/healthz`: the process lives. `/readyz`: a call would be taken; 503 when not."""
+        return [web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)]
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "calls": len(self.calls), "served": self.served})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reason = self.ready()
+        body = {"ready": reason is None, "reason": reason, "calls": len(self.calls)}
+        return web.json_response(body, status=200 if reason is None else 503)
+
+    # -- the end
+
+    async def drain(self) -> None:
+        """Takes no new call; lets live ones finish for `settings.drain` seconds, then ends them."""
+        self.draining = True
+        for call in self.admission.withdraw_all():
+            self._abandon(call, "the server is shutting down")
+        if self.calls:
+            logger.info(f"draining: {len(self.calls)} calls may go on for {self.settings.drain:g} s")
+        try:
+            async with asyncio.timeout(self.settings.drain):
+                await self._empty.wait()
+        except TimeoutError:
+            logger.warning(f"draining took too long: {len(self.calls)} calls are ended")
+            await self.end_calls()
+
+    async def end_calls(self) -> None:
+        """Ends every call now, and waits a bounded time until they are closed."""
+        self.draining = True
+        for call in self.admission.withdraw_all():
+            self._abandon(call, "the server is shutting down")
+        for call in list(self.calls):
+            call.end("the server is shutting down", normal=False)
+        try:
+            async with asyncio.timeout(20.0):
+                await self._empty.wait()
+        except TimeoutError:
+            for task in self.calls.values():
+                if task is not None:
+                    task.cancel()
+
+    async def close(self) -> None:
+        """Releases what the calls shared. After `drain` or `end_calls`."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=10.0)
+        await self.services.close()
+
+    # -- inside
+
+    def _hold(self, call: Call) -> None:
+        self.calls[call] = None
+        self._empty.clear()
+
+    def _release(self, call: Call) -> None:
+        self.calls.pop(call, None)
+        if not self.calls:
+            self._empty.set()
+
+    def _stream_never_came(self, call: Call) -> None:
+        call.log.warning("its stream never came: the call is given up")
+        self._abandon(call, "its stream never came")
+
+    def _abandon(self, call: Call, reason: str) -> None:
+        async def close() -> None:
+            try:
+                await call.abandon(reason)
+            finally:
+                self._release(call)
+
+        task = asyncio.get_running_loop().create_task(close(), name=f"abandon {call.id}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _await_start(self, call: Call, promise: Promise, link: Link) -> LineStarted:
+        """Reads until the stream says which call it is. LineError when it does not, or says another."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                for _ in range(MESSAGES_BEFORE_START):
+                    message = await link.receive()
+                    if message is None:
+                        raise LineError("it closed before it had started")
+                    for event in call.line.codec.parse(message):
+                        if isinstance(event, LineStarted):
+                            if event.call != promise.carrier_call:
+                                raise LineError("it names another call than the webhook did")
+                            return event
+                        if isinstance(event, LineRefused):
+                            raise LineError(event.reason)
+                        if isinstance(event, LineIgnored):
+                            call.log.warning(f"line: ignored {event.kind} before the stream started")
+        except TimeoutError:
+            raise LineError(f"it did not start within {START_TIMEOUT:g} s") from None
+        raise LineError(f"it sent {MESSAGES_BEFORE_START} messages and never started")
+
+
+__all__ = ["Agent", "NotAdmitted", "Refused", "Server", "Settings"]
