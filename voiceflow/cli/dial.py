@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 
 from voiceflow.errors import LinkError, VoiceflowError
+from voiceflow.frames import PHONE
 from voiceflow.logs import configure
+
+if TYPE_CHECKING:
+    from processors.twilio.report import Samples
 
 console = Console(highlight=False, soft_wrap=True)
 
 PAUSE = 3.0
 """Seconds between two speeches when `--after` does not say."""
+QUIET = 33.0
+"""Root mean square of a 20 ms packet that is silence at any rate: -60 dBFS."""
 FIRST = 0.5
 """Seconds before the first."""
 
@@ -27,7 +33,7 @@ def dial(
     ],
     speech: Annotated[
         list[Path],
-        typer.Option(help="A WAV the caller says; give it several times for several.", show_default=False),
+        typer.Option(help="A WAV the caller says, without the silence at its ends.", show_default=False),
     ],
     after: Annotated[
         list[float] | None,
@@ -130,7 +136,7 @@ async def _dial(
     from voiceflow.audio import read_wav
     from voiceflow.cli.timeline import Timeline, bars
 
-    spoken = [Speech(read_wav(path), after) for path, after in speeches]
+    spoken = [Speech(voiced(read_wav(path)), after) for path, after in speeches]
     timeline = Timeline()
 
     def show(event: Event) -> None:
@@ -172,6 +178,17 @@ async def _dial(
     )
     for fault in report.faults:
         console.print(f"[red]Twilio would report {fault.code}:[/red] {fault.detail} (x{fault.count})")
+
+
+def voiced(samples: Samples) -> Samples:
+    """A recording without the silence at its ends, so that times are counted from the voice itself."""
+    import numpy as np
+
+    packet = PHONE.rate // 50
+    packets = samples[: len(samples) // packet * packet].reshape(-1, packet).astype(np.float64)
+    loudness = np.sqrt(np.mean(packets**2, axis=1))
+    loud = np.flatnonzero(loudness > max(QUIET, loudness.max(initial=0.0) * 10 ** (-30 / 20)))
+    return samples[loud[0] * packet : (loud[-1] + 1) * packet] if len(loud) else samples
 
 
 async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
