@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from voiceflow.call import Call, CallResult
+from voiceflow.call import Call
 from voiceflow.errors import VoiceflowError
 
 TOKEN_SECONDS = 30.0
@@ -31,6 +31,14 @@ class NotAdmitted(VoiceflowError):
     def __init__(self, reason: str, status: int = 403) -> None:
         super().__init__(reason)
         self.status = status
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    """How a call ended, as far as the caller is concerned. Not `normal`: he is owed the fallback."""
+
+    reason: str
+    normal: bool
 
 
 @dataclass(slots=True)
@@ -50,7 +58,7 @@ class Admission:
         self.worker = worker
         self._expired = expired
         self._promised: dict[str, Promise] = {}
-        self._outcomes: OrderedDict[str, tuple[str, CallResult | None]] = OrderedDict()
+        self._outcomes: OrderedDict[str, tuple[str, Outcome | None]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -77,11 +85,11 @@ class Admission:
         self._remember(token, promise.carrier_call, None)
         return promise
 
-    def settle(self, promise: Promise, result: CallResult) -> None:
-        """Keeps how the call ended."""
-        self._remember(promise.token, promise.carrier_call, result)
+    def settle(self, promise: Promise, reason: str, normal: bool) -> None:
+        """Keeps how the call ends."""
+        self._remember(promise.token, promise.carrier_call, Outcome(reason, normal))
 
-    def outcome(self, token: str, carrier_call: str) -> CallResult | None:
+    def outcome(self, token: str, carrier_call: str) -> Outcome | None:
         """How the call behind a token ended; None when it is not known, or asked for another call."""
         of, result = self._outcomes.get(token, ("", None))
         return result if secrets.compare_digest(of.encode(), carrier_call.encode()) else None
@@ -93,7 +101,7 @@ class Admission:
             promise.expiry.cancel()
         return [promise.call for promise in promises]
 
-    def _remember(self, token: str, carrier_call: str, result: CallResult | None) -> None:
+    def _remember(self, token: str, carrier_call: str, result: Outcome | None) -> None:
         self._outcomes[token] = (carrier_call, result)
         while len(self._outcomes) > OUTCOMES_KEPT:
             self._outcomes.popitem(last=False)

@@ -258,8 +258,14 @@ class Call:
         self.phase = Phase.STARTING
         self._starting = self._tasks.spawn(self._start_all(), "call start", self._start_failed)
 
-    async def run(self, link: Link, started: LineStarted) -> CallResult:
-        """Serves the open line until the call is over, then closes everything. Needs `prepare` first."""
+    async def run(
+        self, link: Link, started: LineStarted, *, decided: Callable[[str, bool], None] | None = None
+    ) -> CallResult:
+        """Serves the open line until the call is over, then closes everything. Needs `prepare` first.
+
+        `decided(reason, normal)` is called when it is known how the call ends, just before the line is
+        closed: the carrier may ask what comes next while the processors are still being stopped.
+        """
         pipeline, pump = self._running()
         assert self._starting is not None
         assert self._over is not None
@@ -286,6 +292,8 @@ class Call:
             raise
         finally:
             deadline.cancel()
+            if decided is not None:
+                decided(reason, self._normal)
             await self._close(reason)
         return CallResult(self.id, reason, self.fault, loop.time() - began, self._normal, self.figures())
 
@@ -326,8 +334,7 @@ class Call:
 
     async def _start_one(self, processor: Processor) -> None:
         try:
-            async with asyncio.timeout(processor.start_timeout):
-                await processor.start()
+            await self._tasks.within(processor.start_timeout, processor.start(), f"{processor.name} start")
         except TimeoutError:
             hint = f"it was not ready after {processor.start_timeout:g} s"
             self._fail(processor, "start", TimeoutError(hint))
@@ -392,16 +399,23 @@ class Call:
         self.phase = Phase.CLOSING
         if self._keeper is not None:
             self._keeper.close()
+        # The line first: a caller whose call broke is owed the fallback now, not after every stop().
+        closing_line = None
+        if self.line.link is not None:
+            closing = self._bounded(self.line.link.close(), "closing the line")
+            closing_line = self.loop.create_task(closing, name="close line")
         pump.inject(CallEnd(reason), -1)
         await self._bounded(pump.finish_control(), "the handlers of CallEnd")
         for processor, task in pump.close():
             self._tasks.adopt(task, f"{processor.name} handler")
         await asyncio.gather(*(self._stop_one(processor) for processor in pipeline.chain))
+        if closing_line is not None:
+            await closing_line
         for name in await self._tasks.end(CLOSING_LIMIT):
             self.log.warning(f"{name} did not end within {CLOSING_LIMIT:g} s after it was cancelled")
         for hook in self._end_hooks:
             await self._bounded(self._run_hook(hook), "an end hook")
-        for link in (*self._links, *([self.line.link] if self.line.link is not None else [])):
+        for link in self._links:
             await self._bounded(link.close(), "closing a connection")
         self.phase = Phase.OVER
         figures = " ".join(f"{name}={value:g}" for name, value in self.figures().items())
@@ -409,8 +423,7 @@ class Call:
 
     async def _stop_one(self, processor: Processor) -> None:
         try:
-            async with asyncio.timeout(processor.stop_timeout):
-                await processor.stop()
+            await self._tasks.within(processor.stop_timeout, processor.stop(), f"{processor.name} stop")
         except TimeoutError:
             self.log.warning(f"{processor.name}: stop() took more than {processor.stop_timeout:g} s")
         except Exception as error:
@@ -418,8 +431,7 @@ class Call:
 
     async def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
         try:
-            async with asyncio.timeout(CLOSING_LIMIT):
-                await work
+            await self._tasks.within(CLOSING_LIMIT, work, what)
         except TimeoutError:
             self.log.warning(f"{what} took more than {CLOSING_LIMIT:g} s")
         except (Exception, LinkError) as error:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from aiohttp import web
 from loguru import logger
 
-from voiceflow.admission import Admission, NotAdmitted, Promise
+from voiceflow.admission import Admission, NotAdmitted, Outcome, Promise
 from voiceflow.call import Call, CallResult
 from voiceflow.codec import Codec, LineIgnored, LineRefused, LineStarted
 from voiceflow.errors import LineError, LinkError, VoiceflowError
@@ -139,19 +140,16 @@ class Server:
                 await call.abandon(f"its stream was refused: {error}")
                 await link.close(1008, "refused")
                 return CallResult(call.id, f"stream refused: {error}", None, 0.0, normal=False)
-            result = await call.run(link, started)
-        except asyncio.CancelledError:
-            self.admission.settle(promise, CallResult(call.id, "the server stopped", None, 0.0, normal=False))
-            raise
+            settle = partial(self.admission.settle, promise)
+            result = await call.run(link, started, decided=settle)
         finally:
             self._release(call)
-        self.admission.settle(promise, result)
         self.served += 1
         if self.finished is not None:
             self.finished(call, result)
         return result
 
-    def outcome(self, token: str, carrier_call: str) -> CallResult | None:
+    def outcome(self, token: str, carrier_call: str) -> Outcome | None:
         """How a call ended; None when that is not known here."""
         return self.admission.outcome(token, carrier_call)
 

@@ -42,6 +42,24 @@ class Tasks:
         self._tasks[task] = name
         task.add_done_callback(done)
 
+    async def within(self, limit: float, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Awaits `work` for up to `limit` seconds, then cancels it and raises TimeoutError at once.
+
+        Unlike asyncio.timeout it does not depend on the work to obey: work that swallows its cancellation
+        is left to `end`.
+        """
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.adopt(task, name)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=limit)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise TimeoutError
+        task.result()
+
     async def end(self, limit: float) -> list[str]:
         """Cancels all and waits up to `limit` seconds; returns the names of those that went on."""
         mine = asyncio.current_task()
