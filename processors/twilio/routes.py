@@ -10,29 +10,44 @@ WebSocket too, over the configured public URL: what a proxy says of itself is no
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import asyncio
+import re
+from urllib.parse import parse_qsl
 
+import aiohttp
 from aiohttp import web
 from loguru import logger
-from multidict import MultiMapping
 
 from processors.twilio import twiml
 from processors.twilio.codec import TwilioCodec
 from processors.twilio.signature import SETTINGS_HEADER, SIGNATURE_HEADER, valid
 from voiceflow.admission import NotAdmitted
+from voiceflow.errors import VoiceflowError
 from voiceflow.server import BODY_LIMIT, Refused, Server
 from voiceflow.websocket import WebSocketLink
 
 VOICE, STREAM, AFTER = "/twilio/voice", "/twilio/ws/", "/twilio/after/"
+FORM = "application/x-www-form-urlencoded"
+BODY_TIMEOUT = 5.0
+"""Seconds a webhook's body may take to arrive."""
+MOST_FIELDS = 1000
+"""Fields of a form; Twilio sends about forty."""
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
 class TwilioRoutes:
     """The three routes, on a `voiceflow.server.Server`. Without `auth_token` nothing is verified: then the
-    server must listen on loopback only, which `voiceflow run` sees to."""
+    server must listen on loopback only, which `voiceflow run` sees to. VoiceflowError for a fallback
+    number that cannot be dialled."""
 
     def __init__(self, server: Server, *, auth_token: str | None) -> None:
         self._server = server
         self._auth_token = auth_token or None
+        number = server.settings.fallback_number
+        try:
+            self._broken = twiml.dial(number) if number else twiml.say_and_hangup(server.settings.fallback)
+        except ValueError as error:
+            raise VoiceflowError(f"the fallback number cannot be dialled: {error}") from None
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -44,68 +59,77 @@ class TwilioRoutes:
     async def voice(self, request: web.Request) -> web.Response:
         """A call came in."""
         form = await self._form(request)
-        carrier_call = _text(form, "CallSid")
+        carrier_call = form.get("CallSid", "")
         if not carrier_call:
-            logger.warning("webhook refused: it names no CallSid")
-            raise web.HTTPBadRequest(text="CallSid is missing")
+            raise _refusal(web.HTTPBadRequest, VOICE, "it names no CallSid")
+        base = self._base(request)
         try:
             token = self._server.offer(
                 TwilioCodec(),
                 carrier_call=carrier_call,
-                caller=_text(form, "From"),
-                called=_text(form, "To"),
+                caller=form.get("From", ""),
+                called=form.get("To", ""),
                 parameters={},
             )
         except Refused as refused:
             logger.warning(f"call refused: {refused}")
-            return _twiml(self._fallback(refused.spoken))
-        base = self._base(request)
+            broken = refused.spoken == self._server.settings.fallback
+            return _twiml(self._broken if broken else twiml.say_and_hangup(refused.spoken))
         stream = f"ws{base.removeprefix('http')}{STREAM}{token}"
         return _twiml(twiml.connect_stream(stream, f"{base}{AFTER}{token}", {}))
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The media stream of one call."""
         self._verify(request, "ws" + self._url(request).removeprefix("http"), {})
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise web.HTTPUpgradeRequired(text="this is a WebSocket")
+        socket = web.WebSocketResponse(max_msg_size=BODY_LIMIT, compress=False, autoping=True, timeout=2.0)
+        if request.method != "GET" or not socket.can_prepare(request).ok:
+            raise _refusal(web.HTTPUpgradeRequired, STREAM, "it does not open a WebSocket")
         try:
             promise = self._server.admission.claim(request.match_info["token"])
         except NotAdmitted as refused:
-            logger.warning(f"stream refused: {refused}")
-            raise _refusal(refused) from None
-        socket = web.WebSocketResponse(max_msg_size=BODY_LIMIT, compress=False, autoping=True, timeout=2.0)
-        await socket.prepare(request)
-        await self._server.serve(promise, WebSocketLink(socket))
+            kind = web.HTTPNotFound if refused.status == 404 else web.HTTPForbidden
+            raise _refusal(kind, STREAM, str(refused)) from None
+        try:
+            await socket.prepare(request)
+        except BaseException:
+            self._server.give_up(promise, "its stream could not be opened")
+            raise
+        await self._server.serve(promise, WebSocketLink(socket, request.transport))
         return socket
 
     async def after(self, request: web.Request) -> web.Response:
         """The stream is over and the caller is still there."""
         form = await self._form(request)
-        result = self._server.outcome(request.match_info["token"], _text(form, "CallSid"))
+        result = self._server.outcome(request.match_info["token"], form.get("CallSid", ""))
         if result is not None and result.normal:
             return _twiml(twiml.hangup())
         logger.warning(
             "a caller gets the fallback: " + (result.reason if result else "the call is not known here")
         )
-        return _twiml(self._fallback(self._server.settings.fallback))
+        return _twiml(self._broken)
 
     # -- inside
 
-    def _fallback(self, spoken: str) -> str:
-        settings = self._server.settings
-        if spoken == settings.fallback and settings.fallback_number:
-            return twiml.dial(settings.fallback_number)
-        return twiml.say_and_hangup(spoken)
-
-    async def _form(self, request: web.Request) -> MultiMapping[str]:
-        """The body as a form, its signature verified."""
+    async def _form(self, request: web.Request) -> dict[str, str]:
+        """The body as a form, its signature verified. Read here, not by aiohttp, which would also take
+        files, and any character set that Python knows."""
+        where = _shown(request.path)
+        if request.content_type != FORM or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+            raise _refusal(web.HTTPUnsupportedMediaType, where, f"its body is not {FORM} in UTF-8")
         try:
-            form = await request.post()
-        except ValueError:
-            raise web.HTTPBadRequest(text="the body is not a form") from None
-        texts = [(name, value) for name, value in form.items() if isinstance(value, str)]
-        self._verify(request, self._url(request), texts)
-        return form  # type: ignore[return-value]  # files are refused by _text
+            async with asyncio.timeout(BODY_TIMEOUT):
+                body = await request.read()
+            fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except web.HTTPRequestEntityTooLarge:
+            raise _refusal(_TooLarge, where, f"its body is over {BODY_LIMIT // 1024} KiB") from None
+        except TimeoutError:
+            raise _refusal(
+                web.HTTPRequestTimeout, where, f"its body did not come within {BODY_TIMEOUT:g} s"
+            ) from None
+        except (ValueError, aiohttp.ClientError, ConnectionError):  # the latter two: broken on the way
+            raise _refusal(web.HTTPBadRequest, where, "its body is not a form") from None
+        self._verify(request, self._url(request), fields)
+        return dict(fields)
 
     def _verify(self, request: web.Request, url: str, params: dict[str, str] | list[tuple[str, str]]) -> None:
         if self._auth_token is None:
@@ -113,37 +137,38 @@ class TwilioRoutes:
         signature = request.headers.get(SIGNATURE_HEADER, "")
         settings = request.headers.get(SETTINGS_HEADER, "")
         if not valid(self._auth_token, url, params, signature, settings=settings):
-            logger.warning(
-                f"{request.method} {_shown(request.path)} refused: "
-                + ("its X-Twilio-Signature is wrong" if signature else "it has no X-Twilio-Signature")
-                + f" for {urlsplit(url).scheme}://{urlsplit(url).netloc}; is --public-url what Twilio calls?"
-            )
-            raise web.HTTPForbidden(text="the signature does not match")
+            what = "its X-Twilio-Signature is wrong" if signature else "it has no X-Twilio-Signature"
+            hint = f" for {url.partition('/twilio/')[0]}: is --public-url what Twilio calls?"
+            raise _refusal(web.HTTPForbidden, _shown(request.path), what, hint)
 
     def _base(self, request: web.Request) -> str:
         """Where Twilio reaches us, without a slash at the end."""
-        public = self._server.settings.public_url
-        return public.rstrip("/") if public else f"http://{request.host}"
+        if public := self._server.settings.public_url:
+            return public.rstrip("/")
+        if not _HOST.fullmatch(request.host):
+            raise _refusal(web.HTTPBadRequest, _shown(request.path), "its Host header names no host")
+        return f"http://{request.host}"
 
     def _url(self, request: web.Request) -> str:
         return self._base(request) + request.raw_path
 
 
-def _text(form: MultiMapping[str], name: str) -> str:
-    value = form.get(name, "")
-    return value if isinstance(value, str) else ""
+def _refusal(kind: type[web.HTTPException], path: str, reason: str, hint: str = "") -> web.HTTPException:
+    """The answer to a request that is refused, and the one log line about it."""
+    logger.warning(f"{path} refused: {reason}{hint}")
+    return kind(text=reason)
+
+
+class _TooLarge(web.HTTPClientError):
+    """413 without the sizes that aiohttp's own wants to be told."""
+
+    status_code = 413
 
 
 def _twiml(document: str) -> web.Response:
     return web.Response(text=document, content_type=twiml.CONTENT_TYPE)
 
 
-def _refusal(refused: NotAdmitted) -> web.HTTPException:
-    return (
-        web.HTTPNotFound(text=str(refused)) if refused.status == 404 else web.HTTPForbidden(text=str(refused))
-    )
-
-
 def _shown(path: str) -> str:
-    """A path for the log, without its token."""
-    return next((known + "…" for known in (STREAM, AFTER) if path.startswith(known)), path[:60])
+    """A route for the log, without its token."""
+    return next((known for known in (STREAM, AFTER) if path.startswith(known)), VOICE)
