@@ -3,7 +3,9 @@
     VirtualTimeLoop, run             an event loop whose clock jumps; an hour of call in milliseconds
     Deadlock, Livelock, Leak         what that loop raises instead of hanging or hiding something
     ScriptedLink, pair, Close, Break a connection in memory, its other side in the hands of the test
-    check_processor                  the test that every processor must pass
+    Rig                              processors in a call without a phone, their frames in the test's hands
+    check_processor                  the test that every processor must pass; it returns a Conformance or
+                                     raises NotConforming
 
 With pytest, ask for the fixture `virtual_time`: an `async def` test that has it runs in virtual time.
 The names are loaded when they are first used, so that pytest's start pays nothing for the plugin.
@@ -16,14 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voiceflow.testing.clock import Deadlock, Leak, Livelock, VirtualTimeLoop, run
+    from voiceflow.testing.conformance import Conformance, check_processor
     from voiceflow.testing.links import Break, Close, ScriptedLink, pair
+    from voiceflow.testing.rig import Rig
+    from voiceflow.testing.rules import NotConforming
 
 _HOMES = {
     "Break": "links",
     "Close": "links",
+    "Conformance": "conformance",
     "Deadlock": "clock",
     "Leak": "clock",
     "Livelock": "clock",
+    "NotConforming": "rules",
+    "Rig": "rig",
     "ScriptedLink": "links",
     "VirtualTimeLoop": "clock",
     "check_processor": "conformance",
@@ -34,9 +42,12 @@ _HOMES = {
 __all__ = [
     "Break",
     "Close",
+    "Conformance",
     "Deadlock",
     "Leak",
     "Livelock",
+    "NotConforming",
+    "Rig",
     "ScriptedLink",
     "VirtualTimeLoop",
     "check_processor",

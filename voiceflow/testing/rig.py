@@ -29,6 +29,8 @@ from voiceflow.testing.links import ScriptedLink
 F = TypeVar("F", bound=Frame)
 KEPT = 100_000
 """Frames a rig keeps at each end."""
+DONE = "the test is done"
+"""Why its call ends."""
 
 
 class Above(Processor):
@@ -84,6 +86,8 @@ class Rig:
         self.call.prepare(Pipeline(self.above, *self.processors, self.below, parts=True))
         started = LineStarted("rig", self.call.id, PHONE)
         self._task = asyncio.create_task(self.call.run(self.link, started), name="rig call")
+        assert self.call._starting is not None
+        await asyncio.wait([self.call._starting])  # no frame may come before a slow start() is done
         await self.settled()
         return self
 
@@ -91,7 +95,7 @@ class Rig:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self.call.end("the test is done")
+        self.call.end(DONE)
         self.result = await self._task
         await self.call.services.close()
         if kind is None and self.result.fault is not None and not self._fault_read:
