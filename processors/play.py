@@ -30,6 +30,9 @@ class Play(Processor):
         if not self.path.is_file():
             raise DeclarationError(f"Play cannot find {self.path}: give the path of a WAV file")
 
+    async def warm(self) -> None:
+        await self.call.compute(recording, 0.0, self.path, self.call.line.format)
+
     async def start(self) -> None:
         self._audio = recording(self.path, self.call.line.format)
 

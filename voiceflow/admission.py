@@ -21,8 +21,10 @@ from voiceflow.errors import VoiceflowError
 
 TOKEN_SECONDS = 30.0
 """How long a token waits for its stream. Carriers connect within a second; a cold network may need ten."""
-OUTCOMES_KEPT = 10_000
-"""Results of calls that are over, kept for the carrier's question what comes next."""
+OUTCOMES_KEPT = 1_000
+"""Results of calls that are over, kept for the carrier's question what comes next: it asks at once."""
+QUESTION_WAIT = 1.0
+"""Seconds within which that question comes after a call's end, if it comes at all."""
 
 
 class NotAdmitted(VoiceflowError):
@@ -59,6 +61,9 @@ class Admission:
         self._expired = expired
         self._promised: dict[str, Promise] = {}
         self._outcomes: OrderedDict[str, tuple[str, Outcome | None]] = OrderedDict()
+        self._unasked: dict[str, asyncio.TimerHandle] = {}  # bounded in time: each for QUESTION_WAIT
+        self._all_asked = asyncio.Event()
+        self._all_asked.set()
 
     @property
     def waiting(self) -> int:
@@ -80,7 +85,7 @@ class Admission:
         promise = self._promised.pop(token, None)
         if promise is None:
             used = token in self._outcomes
-            raise NotAdmitted("its token was used already" if used else "its token is unknown or has expired")
+            raise NotAdmitted("its token was used already or has expired" if used else "its token is unknown")
         promise.expiry.cancel()
         self._remember(token, promise.carrier_call, None)
         return promise
@@ -88,18 +93,39 @@ class Admission:
     def settle(self, promise: Promise, reason: str, normal: bool) -> None:
         """Keeps how the call ends."""
         self._remember(promise.token, promise.carrier_call, Outcome(reason, normal))
+        if promise.call.line.stopped:
+            return
+        if (before := self._unasked.pop(promise.token, None)) is not None:
+            before.cancel()
+        self._unasked[promise.token] = promise.call.loop.call_later(QUESTION_WAIT, self._ask, promise.token)
+        self._all_asked.clear()
 
     def outcome(self, token: str, carrier_call: str) -> Outcome | None:
         """How the call behind a token ended; None when it is not known, or asked for another call."""
         of, result = self._outcomes.get(token, ("", None))
-        return result if secrets.compare_digest(of.encode(), carrier_call.encode()) else None
+        if not secrets.compare_digest(of.encode(), carrier_call.encode()):
+            return None
+        self._ask(token)
+        return result
 
-    def withdraw_all(self) -> list[Call]:
+    async def all_asked(self) -> None:
+        """Waits until the carrier has asked about the calls that just ended; QUESTION_WAIT for each."""
+        await self._all_asked.wait()
+
+    def withdraw_all(self, reason: str) -> list[Call]:
         """Takes back every promise; returns the calls."""
         promises, self._promised = list(self._promised.values()), {}
         for promise in promises:
             promise.expiry.cancel()
+            self._remember(promise.token, promise.carrier_call, Outcome(reason, normal=False))
         return [promise.call for promise in promises]
+
+    def _ask(self, token: str) -> None:
+        """The carrier has asked about this token, or will not any more."""
+        if (timer := self._unasked.pop(token, None)) is not None:
+            timer.cancel()
+        if not self._unasked:
+            self._all_asked.set()
 
     def _remember(self, token: str, carrier_call: str, result: Outcome | None) -> None:
         self._outcomes[token] = (carrier_call, result)
@@ -109,5 +135,5 @@ class Admission:
     def _expire(self, token: str) -> None:
         promise = self._promised.pop(token, None)
         if promise is not None:
-            self._remember(token, promise.carrier_call, None)
+            self._remember(token, promise.carrier_call, Outcome("its stream came too late", normal=False))
             self._expired(promise.call)

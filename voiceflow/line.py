@@ -28,8 +28,10 @@ class Line:
         self.format: AudioFormat = PHONE
         self.link: Link | None = None
         self.stream = ""
+        self.stopped = False
+        """The carrier said that the stream is over; it asks nothing of us any more."""
         self.messages_out = 0
-        self._outbox: deque[tuple[Reply | None, Wire]] = deque()  # bounded by OUTBOX_BOUND in `send`
+        self._outbox: deque[tuple[Reply | None, Wire, int]] = deque()  # bounded by OUTBOX_BOUND in `send`
         self._peak = 0
         self._wake: asyncio.Future[None] | None = None
         self._failed: Callable[[Exception], None] | None = None
@@ -40,12 +42,13 @@ class Line:
         self.stream = started.stream
         self.format = started.format
 
-    def send(self, message: Wire, reply: Reply | None = None) -> None:
-        """Queues a message; never waits. `reply` marks it as part of that reply, for `discard`.
+    def send(self, message: Wire, reply: Reply | None = None, samples: int = 0) -> None:
+        """Queues a message; never waits. `reply` marks it as part of that reply, for `discard`, and
+        `samples` says how much audio of it is in there.
 
         A carrier that reads nothing for so long that the outbox is full ends the call.
         """
-        self._outbox.append((reply, message))
+        self._outbox.append((reply, message, samples))
         self._peak = max(self._peak, len(self._outbox))
         if len(self._outbox) > OUTBOX_BOUND:
             self._outbox.clear()
@@ -53,12 +56,14 @@ class Line:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def discard(self, reply: Reply) -> None:
-        """Drops what is queued of `reply`."""
+    def discard(self, reply: Reply) -> int:
+        """Drops what is queued of `reply`; returns how many samples of it the socket never took."""
+        lost = sum(samples for owner, _, samples in self._outbox if owner is reply)
         kept = [entry for entry in self._outbox if entry[0] is not reply]
         if len(kept) != len(self._outbox):
             self._outbox.clear()
             self._outbox.extend(kept)
+        return lost
 
     def depth(self) -> Depth:
         return Depth(
@@ -72,12 +77,12 @@ class Line:
         loop = asyncio.get_running_loop()
         while True:
             while self._outbox:
-                _, message = self._outbox.popleft()
+                _, message, _ = self._outbox.popleft()
                 try:
                     async with asyncio.timeout(SEND_TIMEOUT):
                         await self.link.send(message)
                 except TimeoutError:
-                    return self._fail(LinkError(f"the carrier took no message for {SEND_TIMEOUT:.0f} s"))
+                    return self._fail(LinkError(f"the carrier took no message for {SEND_TIMEOUT:g} s"))
                 except LinkError as error:
                     return self._fail(error)
                 self.messages_out += 1

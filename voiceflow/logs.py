@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from voiceflow.errors import VoiceflowError
+
 if TYPE_CHECKING:
     from loguru import Record
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 def configure(level: str = "INFO") -> None:
-    """Sends logs to stderr, readable. Tracebacks never show the values of variables: they may be secrets."""
+    """Sends logs to stderr, readable. Tracebacks never show the values of variables: they may be secrets.
+
+    VoiceflowError for a level that does not exist.
+    """
+    if level.upper() not in LEVELS:
+        raise VoiceflowError(f"there is no log level {level!r}: use {', '.join(LEVELS)}")
     logger.remove()
     logger.add(sys.stderr, level=level.upper(), format=_format, backtrace=False, diagnose=False)
 

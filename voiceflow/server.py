@@ -30,6 +30,7 @@ START_TIMEOUT = 5.0
 """Seconds a stream may take to say which call it is."""
 MESSAGES_BEFORE_START = 20
 """Messages a stream may send before it says so."""
+CLOSING = "the server is shutting down"
 FALLBACK = "I am sorry, something went wrong on our side. Please call again in a moment."
 BODY_LIMIT = 64 * 1024
 """Bytes of a webhook's body, and of one message of a media stream."""
@@ -107,7 +108,7 @@ class Server:
         file cannot make a pipeline for this call.
         """
         if self.draining:
-            raise Refused("the server is shutting down", self.settings.closing)
+            raise Refused(CLOSING, self.settings.closing)
         if len(self.calls) >= self.settings.max_calls:
             raise Refused(f"all {self.settings.max_calls} lines are busy", self.settings.busy)
         self._numbered += 1
@@ -133,21 +134,29 @@ class Server:
         call = promise.call
         self.calls[call] = asyncio.current_task()
         try:
-            try:
-                started = await self._await_start(call, promise, link)
-            except (LineError, LinkError) as error:
-                call.log.warning(f"stream refused: {error}")
-                await call.abandon(f"its stream was refused: {error}")
-                await link.close(1008, "refused")
-                return CallResult(call.id, f"stream refused: {error}", None, 0.0, normal=False)
-            settle = partial(self.admission.settle, promise)
-            result = await call.run(link, started, decided=settle)
+            started = await self._await_start(call, promise, link)
+        except (LineError, LinkError) as error:
+            reason = f"its stream was refused: {error}"
+            call.log.warning(f"stream refused: {error}")
+            self.give_up(promise, reason)
+            await link.close(1008, "refused")
+            return CallResult(call.id, reason, None, 0.0, normal=False)
+        except BaseException:
+            self.give_up(promise, "its stream could not be opened")
+            raise
+        try:
+            result = await call.run(link, started, decided=partial(self.admission.settle, promise))
         finally:
             self._release(call)
         self.served += 1
         if self.finished is not None:
             self.finished(call, result)
         return result
+
+    def give_up(self, promise: Promise, reason: str) -> None:
+        """Closes the call behind a claimed promise whose stream failed to open. Does not wait."""
+        self.admission.settle(promise, reason, normal=False)
+        self._abandon(promise.call, reason)
 
     def outcome(self, token: str, carrier_call: str) -> Outcome | None:
         """How a call ended; None when that is not known here."""
@@ -176,10 +185,12 @@ class Server:
     # -- the end
 
     async def drain(self) -> None:
-        """Takes no new call; lets live ones finish for `settings.drain` seconds, then ends them."""
+        """Takes no new call; lets live ones finish for `settings.drain` seconds, then ends them.
+
+        A call that was announced counts as live: its stream is on the way. Returns once the carrier had
+        time to ask what comes after each call, so that nobody is left with an error message.
+        """
         self.draining = True
-        for call in self.admission.withdraw_all():
-            self._abandon(call, "the server is shutting down")
         if self.calls:
             logger.info(f"draining: {len(self.calls)} calls may go on for {self.settings.drain:g} s")
         try:
@@ -188,14 +199,15 @@ class Server:
         except TimeoutError:
             logger.warning(f"draining took too long: {len(self.calls)} calls are ended")
             await self.end_calls()
+        await self.admission.all_asked()
 
     async def end_calls(self) -> None:
         """Ends every call now, and waits a bounded time until they are closed."""
         self.draining = True
-        for call in self.admission.withdraw_all():
-            self._abandon(call, "the server is shutting down")
+        for call in self.admission.withdraw_all(CLOSING):
+            self._abandon(call, CLOSING)
         for call in list(self.calls):
-            call.end("the server is shutting down", normal=False)
+            call.end(CLOSING, normal=False)
         try:
             async with asyncio.timeout(20.0):
                 await self._empty.wait()
@@ -203,6 +215,7 @@ class Server:
             for task in self.calls.values():
                 if task is not None:
                     task.cancel()
+        await self.admission.all_asked()
 
     async def close(self) -> None:
         """Releases what the calls shared. After `drain` or `end_calls`."""
@@ -238,6 +251,7 @@ class Server:
 
     async def _await_start(self, call: Call, promise: Promise, link: Link) -> LineStarted:
         """Reads until the stream says which call it is. LineError when it does not, or says another."""
+        ignored: set[str] = set()
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 for _ in range(MESSAGES_BEFORE_START):
@@ -248,10 +262,13 @@ class Server:
                         if isinstance(event, LineStarted):
                             if event.call != promise.carrier_call:
                                 raise LineError("it names another call than the webhook did")
+                            if event.format != call.line.format:
+                                raise LineError(f"it carries {event.format}, not {call.line.format}")
                             return event
                         if isinstance(event, LineRefused):
                             raise LineError(event.reason)
-                        if isinstance(event, LineIgnored):
+                        if isinstance(event, LineIgnored) and event.kind not in ignored:
+                            ignored.add(event.kind)
                             call.log.warning(f"line: ignored {event.kind} before the stream started")
         except TimeoutError:
             raise LineError(f"it did not start within {START_TIMEOUT:g} s") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,11 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
 from voiceflow.call import Call
 from voiceflow.codec import Codec
-from voiceflow.errors import VoiceflowError
+from voiceflow.errors import ProcessorError, VoiceflowError
 from voiceflow.server import BODY_LIMIT, Agent, Server
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -35,7 +37,14 @@ class Listener:
         self.port = port
         app = web.Application(client_max_size=BODY_LIMIT)
         app.add_routes([*server.routes(), *routes])
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=_complaints(),
+            shutdown_timeout=2.0,
+            lingering_time=1.0,
+        )
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -64,15 +73,40 @@ class Listener:
         return f"http://{host}:{self.port}"
 
 
+class _OneLine(logging.Handler):
+    """What aiohttp complains about, in our log. Strangers send what they like to an open port: one line,
+    which quotes nothing; the traceback only for a fault of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, web.RequestPayloadError):
+            return  # a body that broke: whoever wanted to read it has said so
+        if isinstance(error, HttpProcessingError | ConnectionError):
+            logger.warning(f"a request that is no HTTP was refused ({type(error).__name__})")
+        else:
+            logger.opt(exception=error).log(record.levelname, f"HTTP: {record.getMessage()}")
+
+
+def _complaints() -> logging.Logger:
+    complaints = logging.Logger("voiceflow.http", logging.INFO)  # not registered: nobody else writes to it
+    complaints.addHandler(_OneLine())
+    return complaints
+
+
 async def warm(agent: Agent, codec: Codec, server: Server) -> None:
     """Makes one pipeline that serves no call: finds what is wrong with it, and loads its models.
 
-    Raises what `agent.make` raises.
+    Raises what `agent.make` raises, and ProcessorError when a processor fails to warm up.
     """
     call = Call(codec, id="warm-up", services=server.services)
     for processor in agent.make(call).chain:
         processor._call = call
-        await processor.warm()
+        try:
+            await processor.warm()
+        except VoiceflowError:
+            raise
+        except Exception as error:
+            raise ProcessorError(processor.name, "warm", f"{type(error).__name__}: {error}") from error
 
 
 async def until_stopped(server: Server) -> None:

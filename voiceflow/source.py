@@ -102,6 +102,7 @@ class LineSource(Processor):
             case LineDigit(digit):
                 self.push(Dtmf(digit))
             case LineStopped(reason):
+                self.line.stopped = True
                 return reason or "the caller hung up"
             case LineIgnored(kind, detail):
                 self._ignore(kind, detail)

@@ -21,10 +21,15 @@ _OVER = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.C
 
 
 class WebSocketLink:
-    """A `voiceflow.link.Link` over an open WebSocket of either side."""
+    """A `voiceflow.link.Link` over an open WebSocket of either side.
 
-    def __init__(self, socket: Socket) -> None:
+    `transport` is the connection below it: it is cut when the other side does not even let us say goodbye,
+    because a transport that is merely closed waits for ever for what it has still to send.
+    """
+
+    def __init__(self, socket: Socket, transport: asyncio.Transport | None = None) -> None:
         self._socket = socket
+        self._transport = transport
         self.abrupt = False
         """The connection died without a closing handshake."""
 
@@ -36,6 +41,10 @@ class WebSocketLink:
                 await self._socket.send_bytes(message)
         except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
             raise LinkError(f"the connection is closed ({type(error).__name__})") from error
+        except asyncio.CancelledError:
+            if not _stray():
+                raise
+            raise LinkError("the connection is stuck") from None
 
     async def receive(self) -> str | bytes | None:
         try:
@@ -56,6 +65,18 @@ class WebSocketLink:
                 await self._socket.close(code=code, message=reason.encode()[:123])
         except (TimeoutError, ConnectionError, RuntimeError, aiohttp.ClientError):
             pass  # it is gone either way
+        except asyncio.CancelledError:
+            if not _stray():
+                raise
+        if self._transport is not None and self._socket.close_code in (None, 1006):
+            self._transport.abort()
+
+
+def _stray() -> bool:
+    """Whether a CancelledError was not meant for this task. All senders of a socket wait on one future of
+    aiohttp's: when one of them gives up, the next one gets its cancellation too."""
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 def _reason(error: object) -> str:

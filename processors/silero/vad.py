@@ -81,7 +81,12 @@ class SileroVAD(Processor):
 
     @tap(AudioIn)
     async def listen(self, frame: AudioIn) -> None:
-        if frame.at != self._end and frame.at > self._end:  # packets were lost: begin a window anew
+        if frame.format.rate != self._state.rate:
+            raise DeclarationError(
+                f"SileroVAD was started for {self._state.rate} Hz and is given {frame.format.rate} Hz: "
+                "one line has one rate"
+            )
+        if frame.at > self._end:  # packets were lost: begin a window anew
             self._filled = 0
         pcm, taken, size = frame.pcm, 0, len(self._window)
         while taken < len(pcm):

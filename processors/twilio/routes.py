@@ -126,7 +126,7 @@ class TwilioRoutes:
             raise _refusal(
                 web.HTTPRequestTimeout, where, f"its body did not come within {BODY_TIMEOUT:g} s"
             ) from None
-        except (ValueError, aiohttp.ClientError, ConnectionError):  # the latter two: broken on the way
+        except (ValueError, web.RequestPayloadError, aiohttp.ClientError, ConnectionError):
             raise _refusal(web.HTTPBadRequest, where, "its body is not a form") from None
         self._verify(request, self._url(request), fields)
         return dict(fields)

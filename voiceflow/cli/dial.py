@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from voiceflow.cli import checks
+from voiceflow.cli.checks import seconds
 from voiceflow.errors import LinkError, VoiceflowError
 from voiceflow.frames import PHONE
 from voiceflow.logs import configure
@@ -23,6 +26,7 @@ PAUSE = 3.0
 """Seconds between two speeches when `--after` does not say."""
 QUIET = 33.0
 """Root mean square of a 20 ms packet that is silence at any rate: -60 dBFS."""
+LONGEST_PAUSE = 600.0
 FIRST = 0.5
 """Seconds before the first."""
 
@@ -40,12 +44,14 @@ def dial(
         typer.Option(help="Seconds from the end of one speech to the next, one for each further --speech."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Writes both sides: caller left, agent right.")] = None,
-    delay: Annotated[float, typer.Option(min=0, help="Network delay each way, in milliseconds.")] = 0.0,
+    delay: Annotated[
+        float, typer.Option(min=0, callback=seconds, help="Network delay each way, in milliseconds.")
+    ] = 0.0,
     linger: Annotated[
-        float, typer.Option(min=0, help="Hangs up after the agent was silent this long.")
+        float, typer.Option(min=0, callback=seconds, help="Hangs up after the agent was silent this long.")
     ] = 1.5,
     limit: Annotated[
-        float, typer.Option(min=0, help="Hangs up this long after the last speech anyway.")
+        float, typer.Option(min=0, callback=seconds, help="Hangs up this long after the last speech anyway.")
     ] = 20.0,
     from_number: Annotated[str, typer.Option("--from", help="The caller's number.")] = "+12025550143",
     to_number: Annotated[str, typer.Option("--to", help="The number called.")] = "+12025550199",
@@ -72,6 +78,7 @@ def dial(
 
     configure(log_level)
     pauses = _pauses(len(speech), after or [])
+    public_url = checks.public_url(public_url)
     run_async(
         _dial(
             target,
@@ -111,7 +118,7 @@ def demo(
     )
     said = [(speech("go_forward_ten_meters"), FIRST), (speech("three_cards"), 2.5)]
     run_async(_dial(str(vad_only.__file__), said, out, linger=1.0))
-    console.print(f"\n[bold]Listen:[/bold] {out} [dim](caller left, agent right)[/dim]")
+    console.print(f"\n[bold]Listen:[/bold] {escape(str(out))} [dim](caller left, agent right)[/dim]")
     console.print(
         "[bold]Next:[/bold]   voiceflow run pipelines/vad_only.py, and put your own processors in it"
     )
@@ -136,6 +143,8 @@ async def _dial(
     from voiceflow.audio import read_wav
     from voiceflow.cli.timeline import Timeline, bars
 
+    if out is not None:
+        checks.writable(out)
     spoken = [Speech(voiced(read_wav(path)), after) for path, after in speeches]
     timeline = Timeline()
 
@@ -164,7 +173,7 @@ async def _dial(
         try:
             await phone.run()
         except LinkError as error:
-            console.print(f"[red]the call failed:[/red] {error}")
+            console.print(f"[red]the call failed:[/red] {escape(str(error))}")
             raise typer.Exit(1) from None
         finally:
             if out is not None and phone.report.stream_sids:
@@ -177,7 +186,7 @@ async def _dial(
         f"{len(report.faults)} faults[/dim]"
     )
     for fault in report.faults:
-        console.print(f"[red]Twilio would report {fault.code}:[/red] {fault.detail} (x{fault.count})")
+        console.print(f"[red]Twilio would report {fault.code}:[/red] {escape(fault.detail)} (x{fault.count})")
 
 
 def voiced(samples: Samples) -> Samples:
@@ -213,6 +222,6 @@ def _pauses(speeches: int, after: list[float]) -> list[float]:
             f"{len(after)} times --after for {speeches} times --speech: it is the pause between two "
             f"speeches, so there can be {max(0, speeches - 1)}"
         )
-    if any(pause < 0 for pause in after):
-        raise VoiceflowError("--after is in seconds, 0 or more")
+    if not all(0 <= pause <= LONGEST_PAUSE for pause in after):
+        raise VoiceflowError(f"--after is in seconds, from 0 to {LONGEST_PAUSE:g}")
     return [FIRST, *after, *[PAUSE] * (speeches - 1 - len(after))][:speeches]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import secrets
 import sys
@@ -17,14 +18,17 @@ import aiohttp
 import typer
 from aiohttp import web
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from voiceflow.cli.run import check_public_url, run_async
+from voiceflow.cli import checks
+from voiceflow.cli.run import run_async
 from voiceflow.errors import VoiceflowError
 
 CLOCK_SKEW = 30.0
 """Seconds a clock may be wrong before TLS and signed tokens begin to fail."""
 FETCH_TIMEOUT = 10.0
+MOST_ANSWER = 4096
 
 
 @dataclass(slots=True)
@@ -65,9 +69,9 @@ def doctor(
         sign = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: "[yellow]note[/yellow]"}[
             finding.ok
         ]
-        table.add_row(sign, f"[bold]{finding.what}[/bold]", finding.says)
+        table.add_row(sign, f"[bold]{finding.what}[/bold]", escape(finding.says))
         if finding.mend:
-            table.add_row("", "", f"[dim]→ {finding.mend}[/dim]")
+            table.add_row("", "", f"[dim]→ {escape(finding.mend)}[/dim]")
     Console(highlight=False).print(table)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
@@ -155,7 +159,7 @@ async def _public(url: str, port: int, nonce: str) -> list[Finding]:
         how = f"a tunnel or a reverse proxy to port {port}, then --public-url or VOICEFLOW_PUBLIC_URL=https://..."
         return [Finding("public URL", False, "not set: Twilio cannot reach this machine", how)]
     try:
-        check_public_url(url)
+        url = checks.public_url(url)
     except VoiceflowError as error:
         return [Finding("public URL", False, str(error))]
     shown = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
@@ -163,14 +167,18 @@ async def _public(url: str, port: int, nonce: str) -> list[Finding]:
         timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
         async with (
             aiohttp.ClientSession(timeout=timeout) as http,
-            http.get(url.rstrip("/") + "/healthz") as response,
+            http.get(url + "/healthz") as response,
         ):
-            body = await response.json(content_type=None) if response.status == 200 else {}
+            answer = await response.content.read(MOST_ANSWER) if response.status == 200 else b""
             date = response.headers.get("Date", "")
             status = response.status
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         reason = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         return [Finding("public URL", False, f"{shown} cannot be reached from here ({reason})")]
+    try:
+        body = json.loads(answer)
+    except (ValueError, RecursionError):
+        body = None
     if not isinstance(body, dict) or body.get("status") != "ok" or (nonce and body.get("doctor") != nonce):
         hint = f"it must lead to 127.0.0.1:{port}"
         return [

@@ -13,6 +13,8 @@ from loguru import logger
 from processors.twilio.codec import TwilioCodec
 from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.call import Call
+from voiceflow.cli import checks
+from voiceflow.cli.checks import seconds
 from voiceflow.errors import VoiceflowError
 from voiceflow.loader import PipelineFile, load
 from voiceflow.logs import configure
@@ -46,8 +48,12 @@ def run(
     max_calls: Annotated[
         int, typer.Option(min=1, help="Calls at the same time; more are refused, spoken.")
     ] = 50,
-    drain: Annotated[float, typer.Option(min=0, help="Seconds live calls may go on after SIGTERM.")] = 60.0,
-    call_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a call is ended.")] = 3600.0,
+    drain: Annotated[
+        float, typer.Option(min=0, callback=seconds, help="Seconds live calls may go on after SIGTERM.")
+    ] = 60.0,
+    call_limit: Annotated[
+        float, typer.Option(min=1, callback=seconds, help="Seconds after which a call is ended.")
+    ] = 3600.0,
     fallback: Annotated[str, typer.Option(help="What the caller hears when a call breaks.")] = FALLBACK,
     fallback_number: Annotated[
         str, typer.Option(help="Instead of the sentence: the number to connect the caller to.")
@@ -71,7 +77,7 @@ def run(
             f"without an auth token anybody could call --host {host}: set TWILIO_AUTH_TOKEN "
             "(console.twilio.com, Account info), or leave --host away to listen on loopback only"
         )
-    check_public_url(public_url)
+    public_url = checks.public_url(public_url)
     agent = ReloadingAgent(load(file)) if reload else load(file)
     settings = Settings(
         public_url=public_url or None,
@@ -91,11 +97,16 @@ async def _serve(
     await warm(agent, TwilioCodec(), server)
     routes = TwilioRoutes(server, auth_token=auth_token)
     async with Listener(server, routes.routes(), host=host, port=port) as listener:
-        public = settings.public_url.rstrip("/") if settings.public_url else listener.url
+        public = settings.public_url or listener.url
         logger.info(f"answering calls: {public}{VOICE}  (listening on {listener.url})")
         if not auth_token:
             logger.warning("no TWILIO_AUTH_TOKEN: requests are not verified, so it listens on loopback only")
-        watching = asyncio.create_task(agent.watch()) if isinstance(agent, ReloadingAgent) else None
+        elif not settings.public_url:
+            logger.warning(
+                "no --public-url: only a simulated caller on this machine can call, because Twilio signs "
+                "the https:// address that it uses"
+            )
+        watching = asyncio.create_task(agent.watch(server)) if isinstance(agent, ReloadingAgent) else None
         try:
             await until_stopped(server)
         finally:
@@ -104,40 +115,31 @@ async def _serve(
 
 
 class ReloadingAgent:
-    """A pipeline file that is loaded again when it changes. A file that does not load leaves the old one."""
+    """A pipeline file that is loaded again when it changes. A file that does not load, or whose chain
+    fails its check, leaves the old one."""
 
     def __init__(self, file: PipelineFile) -> None:
         self._file = file
+        """What makes the pipelines."""
+        self._latest = file
+        """What is watched: the newest that could be loaded, usable or not."""
 
     def make(self, call: Call) -> Pipeline:
         return self._file.make(call)
 
-    async def watch(self) -> None:
+    async def watch(self, server: Server) -> None:
         while True:
             await asyncio.sleep(RELOAD_SECONDS)
-            if not self._file.changed():
-                continue
             try:
-                self._file = self._file.reload()
-            except VoiceflowError as error:
+                if not self._latest.changed():
+                    continue
+                self._latest = self._latest.reload()
+                await warm(self._latest, TwilioCodec(), server)
+            except (VoiceflowError, OSError) as error:
                 logger.error(f"not reloaded, the old one goes on: {error}")
             else:
+                self._file = self._latest
                 logger.info(f"reloaded {self._file.path}: the next call gets it")
-
-
-def check_public_url(url: str) -> None:
-    """VoiceflowError for a public URL that Twilio cannot use."""
-    from urllib.parse import urlsplit
-
-    if not url:
-        return
-    parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
-        raise VoiceflowError(f"--public-url {url!r} is no address: write it like https://agent.example.com")
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise VoiceflowError(
-            f"--public-url {url}: Twilio opens streams over TLS only, so it must be https://"
-        )
 
 
 def run_async(main: Coroutine[Any, Any, None]) -> None:
