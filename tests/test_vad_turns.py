@@ -159,18 +159,16 @@ def test_turns_that_cannot_end():
 # -- other lines ----------------------------------------------------------------------------------------
 
 
-async def test_a_line_of_16_khz(virtual_time, monkeypatch):
-    monkeypatch.setattr("voiceflow.testing.rig.PHONE", WIDE)
-    async with Rig(SileroVAD(), VADTurns()) as rig:
+async def test_a_line_of_16_khz(virtual_time):
+    async with Rig(SileroVAD(), VADTurns(), format=WIDE) as rig:
         await speak(rig, packets(read_wav(speech(FORWARD), 16_000), WIDE))
     assert rig.got(VoiceStart)[0].at / 16_000 == pytest.approx(0.30, abs=0.15)
     assert rig.got(VoiceStop)[-1].at / 16_000 == pytest.approx(2.18, abs=0.2)
     assert len(rig.got(TurnEnd)) == 1
 
 
-async def test_a_rate_the_network_does_not_know(virtual_time, monkeypatch):
-    monkeypatch.setattr("voiceflow.testing.rig.PHONE", AudioFormat("pcm16", 24_000))
-    async with Rig(SileroVAD()) as rig:
+async def test_a_rate_the_network_does_not_know(virtual_time):
+    async with Rig(SileroVAD(), format=AudioFormat("pcm16", 24_000)) as rig:
         assert rig.fault is not None
         assert "SileroVAD failed in start: SileroVAD hears at 8000 or 16000 Hz" in rig.fault
         assert "24000" in rig.fault

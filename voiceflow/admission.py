@@ -65,6 +65,16 @@ class Admission:
         self._all_asked = asyncio.Event()
         self._all_asked.set()
 
+    def withdraw(self, carrier_call: str) -> Call | None:
+        """Takes back the promise for one of the carrier's calls: it was announced once more."""
+        for token, promise in self._promised.items():
+            if promise.carrier_call == carrier_call:
+                promise.expiry.cancel()
+                self._remember(token, carrier_call, Outcome("it was announced once more", normal=False))
+                del self._promised[token]
+                return promise.call
+        return None
+
     @property
     def waiting(self) -> int:
         """Calls that wait for their stream."""

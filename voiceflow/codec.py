@@ -82,6 +82,8 @@ class Codec(Protocol):
 
     name: str
     """The carrier, for logs: "twilio"."""
+    format: AudioFormat
+    """The audio it carries, known before the stream is open, so that processors can prepare for it."""
     has_marks: bool
     """The carrier reports when audio has been played. Without, the sink trusts its own clock."""
     frame_bytes: int

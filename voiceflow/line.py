@@ -10,7 +10,7 @@ from collections.abc import Callable
 from voiceflow.buffers import Depth, Policy
 from voiceflow.codec import Codec, LineStarted, Wire
 from voiceflow.errors import BufferOverflowError, LinkError
-from voiceflow.frames import PHONE, AudioFormat
+from voiceflow.frames import AudioFormat
 from voiceflow.link import Link
 from voiceflow.reply import Reply
 
@@ -25,7 +25,7 @@ class Line:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.format: AudioFormat = PHONE
+        self.format: AudioFormat = codec.format
         self.link: Link | None = None
         self.stream = ""
         self.stopped = False
@@ -40,7 +40,6 @@ class Line:
         """The stream has started: from now on messages may be sent."""
         self.link = link
         self.stream = started.stream
-        self.format = started.format
 
     def send(self, message: Wire, reply: Reply | None = None, samples: int = 0) -> None:
         """Queues a message; never waits. `reply` marks it as part of that reply, for `discard`, and

@@ -109,6 +109,9 @@ class Server:
         """
         if self.draining:
             raise Refused(CLOSING, self.settings.closing)
+        if (before := self.admission.withdraw(carrier_call)) is not None:
+            self._abandon(before, "the carrier announced it once more")
+            self._release(before)
         if len(self.calls) >= self.settings.max_calls:
             raise Refused(f"all {self.settings.max_calls} lines are busy", self.settings.busy)
         self._numbered += 1

@@ -96,10 +96,18 @@ def _complaints() -> logging.Logger:
 async def warm(agent: Agent, codec: Codec, server: Server) -> None:
     """Makes one pipeline that serves no call: finds what is wrong with it, and loads its models.
 
-    Raises what `agent.make` raises, and ProcessorError when a processor fails to warm up.
+    Raises what `agent.make` raises, and ProcessorError when a processor fails to warm up. A file that
+    looks up the number called may not find the one of this call, which is empty: that is only noted.
     """
     call = Call(codec, id="warm-up", services=server.services)
-    for processor in agent.make(call).chain:
+    try:
+        pipeline = agent.make(call)
+    except VoiceflowError as error:
+        if not isinstance(error.__cause__, LookupError):
+            raise
+        logger.warning(f"not tried before the first call, as it needs a number called: {error}")
+        return
+    for processor in pipeline.chain:
         processor._call = call
         try:
             await processor.warm()

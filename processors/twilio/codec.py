@@ -34,6 +34,7 @@ class TwilioCodec:
     """One Media Stream. Implements `voiceflow.codec.Codec`; one instance per socket."""
 
     name = "twilio"
+    format = PHONE
     has_marks = True
     frame_bytes = 160
 

@@ -740,13 +740,29 @@ def test_a_webhook_that_is_not_twilio_cannot_exhaust_the_lines(site, wire, run_i
 
     async def main():
         async with site(max_calls=3) as s, wire(s) as w:
-            for _ in range(3):
+            for number in range(3):
+                w.call_sid = f"CA{number:032d}"
                 await w.announce()
+            w.call_sid = f"CA{3:032d}"
             status, twiml = await w.post()
             assert status == 200
             assert "All our lines are busy" in twiml
             await s.empty()
             await w.announce()
+            assert log.errors == []
+
+    run_it(main())
+
+
+def test_a_call_that_is_announced_twice_holds_one_line(site, wire, run_it, log):
+    """A carrier that lost our answer asks again: the first token is void, and holds no line."""
+
+    async def main():
+        async with site(max_calls=1) as s, wire(s) as w:
+            await w.announce()
+            await w.announce()
+            assert len(s.server.calls) == 1
+            assert s.server.admission.waiting == 1
             assert log.errors == []
 
     run_it(main())

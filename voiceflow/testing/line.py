@@ -7,16 +7,18 @@ out   b"..." audio   "mark NAME"   "clear"
 from __future__ import annotations
 
 from voiceflow.codec import LineAudio, LineDigit, LineEvent, LineIgnored, LineMark, LineStopped, Wire
+from voiceflow.frames import PHONE, AudioFormat
 
 
 class MemoryCodec:
     """See the module. `has_marks=False` imitates a carrier that does not say when it has played."""
 
     name = "memory"
-    frame_bytes = 160
 
-    def __init__(self, *, has_marks: bool = True) -> None:
+    def __init__(self, *, has_marks: bool = True, format: AudioFormat = PHONE) -> None:
         self.has_marks = has_marks
+        self.format = format
+        self.frame_bytes = format.rate // 50 * format.sample_bytes
 
     def parse(self, message: Wire) -> list[LineEvent]:
         if isinstance(message, bytes):

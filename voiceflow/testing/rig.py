@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 from voiceflow.call import Call, CallResult
 from voiceflow.codec import LineStarted
 from voiceflow.errors import VoiceflowError
-from voiceflow.frames import PHONE, ControlFrame, Frame
+from voiceflow.frames import PHONE, AudioFormat, ControlFrame, Frame
 from voiceflow.pipeline import Pipeline
 from voiceflow.processor import Processor, on
 from voiceflow.reply import Reply, ReplyState
@@ -72,19 +72,25 @@ class Rig:
     `out` are the frames that came out at the lower end, `up` the control frames that came out above.
     """
 
-    def __init__(self, *processors: Processor, services: Services | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *processors: Processor,
+        services: Services | None = None,
+        format: AudioFormat = PHONE,
+        seed: int = 0,
+    ) -> None:
         above = Above() if any(p.takes_turns for p in processors) else AboveWithTurns()
         self.above, self.below = above, Below()
         self.processors = processors
         self.link = ScriptedLink()
-        self.call = Call(MemoryCodec(), services=services, seed=seed)
+        self.call = Call(MemoryCodec(format=format), services=services, seed=seed)
         self.result: CallResult | None = None
         self._fault_read = False
         self._task: asyncio.Task[CallResult] | None = None
 
     async def __aenter__(self) -> Self:
         self.call.prepare(Pipeline(self.above, *self.processors, self.below, parts=True))
-        started = LineStarted("rig", self.call.id, PHONE)
+        started = LineStarted("rig", self.call.id, self.call.line.format)
         self._task = asyncio.create_task(self.call.run(self.link, started), name="rig call")
         assert self.call._starting is not None
         await asyncio.wait([self.call._starting])  # no frame may come before a slow start() is done
