@@ -259,37 +259,37 @@ class Work:
 async def test_what_comes_together_is_one_batch(virtual_time):
     work = Work()
     batcher = Batcher(Services(), work, cost=0.01, most=8)
-    results = await asyncio.gather(*(batcher.submit(n) for n in range(20)))
+    results = await asyncio.gather(*(batcher.result(n) for n in range(20)))
     assert results == [2 * n for n in range(20)]
     assert [len(batch) for batch in work.batches] == [8, 8, 4]
     assert virtual_time.now == pytest.approx(0.03)
-    assert await batcher.submit(1) == 2  # and it starts again after a pause
+    assert await batcher.result(1) == 2  # and it starts again after a pause
 
 
 async def test_an_error_reaches_only_its_own_piece(virtual_time):
     work = Work()
     batcher = Batcher(Services(), work, cost=0.01)
-    results = await asyncio.gather(*(batcher.submit(n) for n in (1, -13, 3, -13, 5)), return_exceptions=True)
+    results = await asyncio.gather(*(batcher.result(n) for n in (1, -13, 3, -13, 5)), return_exceptions=True)
     assert [str(each) for each in results] == ["2", "-13 is bad luck", "6", "-13 is bad luck", "10"]
     with pytest.raises(ValueError, match="bad luck"):
-        await batcher.submit(-13)
-    assert await batcher.submit(4) == 8
+        await batcher.result(-13)
+    assert await batcher.result(4) == 8
 
 
 async def test_work_that_gives_too_little(virtual_time):
     """Told as an error, not left waiting for ever."""
     batcher: Batcher[int, int] = Batcher(Services(), lambda items: [1], cost=0.01)
     async with asyncio.timeout(5):
-        assert await batcher.submit(1) == 1
+        assert await batcher.result(1) == 1
         wrong: Batcher[int, int] = Batcher(Services(), lambda items: [], cost=0.01)
-        results = await asyncio.gather(wrong.submit(1), wrong.submit(2), return_exceptions=True)
+        results = await asyncio.gather(wrong.result(1), wrong.result(2), return_exceptions=True)
     assert all("0 results for 1 pieces" in str(each) for each in results)
 
 
 async def test_who_gives_up_waiting_disturbs_nobody(virtual_time):
     work = Work()
     batcher = Batcher(Services(), work, cost=0.01)
-    tasks = [asyncio.create_task(batcher.submit(n)) for n in range(4)]
+    tasks = [asyncio.create_task(batcher.result(n)) for n in range(4)]
     await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.sleep(0.005)
@@ -303,7 +303,7 @@ async def test_who_gives_up_waiting_disturbs_nobody(virtual_time):
 async def test_too_many_pieces(virtual_time, monkeypatch):
     monkeypatch.setattr("voiceflow.batching.WAITING_BOUND", 4)
     batcher = Batcher(Services(), Work(), cost=0.01, most=1)
-    tasks = [asyncio.create_task(batcher.submit(n)) for n in range(5)]
+    tasks = [asyncio.create_task(batcher.result(n)) for n in range(5)]
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert results[:4] == [0, 2, 4, 6]
     assert isinstance(results[4], OverflowError)
@@ -315,7 +315,7 @@ def test_live_batches_off_the_loop():
     async def main() -> None:
         services, work = Services(), Work()
         batcher = Batcher(services, work, cost=0.0)
-        assert await asyncio.gather(*(batcher.submit(n) for n in range(100))) == [2 * n for n in range(100)]
+        assert await asyncio.gather(*(batcher.result(n) for n in range(100))) == [2 * n for n in range(100)]
         assert threading.get_ident() not in work.threads
         await services.close()
         await services.close()

@@ -108,19 +108,24 @@ def _kind(method: Handler) -> Kind:
 
 
 def _returns_nothing(method: Handler) -> bool:
-    """Whether every `return` of the method gives None, read from its bytecode."""
+    """Whether the method returns, and every `return` of it gives None, read from its bytecode."""
     if not isinstance(method, FunctionType):
         return False
+    returns = False
     before = None
     for instruction in dis.get_instructions(method):
-        if instruction.opname == "RETURN_CONST" and instruction.argval is not None:
-            return False
-        if instruction.opname == "RETURN_VALUE" and not (
-            before is not None and before.opname.startswith("LOAD_CONST") and before.argval is None
-        ):
-            return False
+        if instruction.opname == "RETURN_CONST":
+            returns = True
+            if instruction.argval is not None:
+                return False
+        elif instruction.opname == "RETURN_VALUE":
+            returns = True
+            # A return that is jumped to has another value to give: `return a if ok else None`.
+            none = before is not None and before.opname == "LOAD_CONST" and before.argval is None
+            if instruction.is_jump_target or not none:
+                return False
         before = instruction
-    return True
+    return returns
 
 
 class Processor:
@@ -212,6 +217,11 @@ class Processor:
     def spawn(self, work: Coroutine[Any, Any, None], name: str = "task") -> asyncio.Task[None]:
         """Runs `work` until it ends or the call does. If it raises, the call ends naming this processor."""
         return self.call.spawn(work, name=name, owner=self)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call, naming this processor: for what goes wrong in a callback, where raising reaches
+        nobody."""
+        self._bound().fault(self, "the background", error)
 
     # -- used by the engine
 

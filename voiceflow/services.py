@@ -69,7 +69,11 @@ class Services:
         return await connect(self._http, url, headers=headers, timeout=timeout)
 
     async def close(self) -> None:
-        """Ends the pool and the HTTP client. Idempotent."""
+        """Ends the pool, the HTTP client, and what is shared and has a `close` of its own. Idempotent."""
+        shared, self._shared = list(self._shared.values()), {}
+        for each in shared:
+            if callable(close := getattr(each, "close", None)):
+                close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
