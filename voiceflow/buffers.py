@@ -30,10 +30,14 @@ class Depth:
 
 class Pressure(Protocol):
     """A buffer that a producer may have to wait for. `index` is the position of the processor it feeds:
-    producers wait only for buffers further down the chain, so that no two can wait for each other."""
+    producers wait only for buffers further down the chain, so that no two can wait for each other, and only
+    for those of their own `lane` (as the pump counts them), so that the caller never waits for the agent."""
 
     @property
     def index(self) -> int: ...
+
+    @property
+    def lane(self) -> int: ...
 
     async def relieved(self) -> None:
         """Returns once the buffer is below its mark, or gone."""

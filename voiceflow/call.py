@@ -31,7 +31,7 @@ from voiceflow.pump import Pump
 from voiceflow.services import Services
 from voiceflow.sink import LineSink
 from voiceflow.source import LineSource
-from voiceflow.tasks import Tasks
+from voiceflow.tasks import Overdue, Tasks
 from voiceflow.turns import Action, Kill
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Call:
         reply, outcome = await self.turns.take_floor()
         pump.inject(Sentence(text, reply=reply), -1)
         pump.inject(ReplyEnd(reply=reply), -1)
-        return (await outcome).text
+        return (await asyncio.shield(outcome)).text  # others may wait for the same outcome
 
     async def hangup(self, reason: str = "the agent hung up", *, wait: float = 10.0) -> None:
         """Ends the call once what is being said was heard, but after `wait` seconds at the latest."""
@@ -335,7 +335,7 @@ class Call:
     async def _start_one(self, processor: Processor) -> None:
         try:
             await self._tasks.within(processor.start_timeout, processor.start(), f"{processor.name} start")
-        except TimeoutError:
+        except Overdue:
             hint = f"it was not ready after {processor.start_timeout:g} s"
             self._fail(processor, "start", TimeoutError(hint))
         except Exception as error:
@@ -349,7 +349,7 @@ class Call:
         try:
             self.end(await source.read(sink))
         except LinkError as error:
-            self.end(f"the line was lost: {error}", normal=False)
+            self._line_failed(error)
         except LineError as error:
             self.log.warning(f"line: {error}")
             self.end(f"the line broke its protocol: {error}", normal=False)
@@ -360,6 +360,8 @@ class Call:
             await result
 
     def _line_failed(self, error: Exception) -> None:
+        if self._over is not None and not self._over.done():  # reader and writer both notice: told once
+            self.log.warning(f"the line was lost: {error}")
         self.end(f"the line was lost: {error}", normal=False)
 
     def _watch(self, action: Action) -> None:
@@ -381,6 +383,8 @@ class Call:
     def _fail(self, processor: Processor | None, stage: str, error: Exception) -> None:
         """Something of this call failed: it ends, and its message names what did. The first one counts."""
         if self.phase in (Phase.CLOSING, Phase.OVER):
+            if isinstance(error, CallEnded):  # what a reader's put() raises then: nothing went wrong
+                return
             self.log.warning(f"while closing, {processor.name if processor else 'the call'}: {error}")
             return
         if self.fault is not None:
@@ -399,6 +403,9 @@ class Call:
         self.phase = Phase.CLOSING
         if self._keeper is not None:
             self._keeper.close()
+        if self._starting is not None and not self._starting.done():  # nobody is stopped while it starts
+            self._starting.cancel()
+            await asyncio.wait([self._starting], timeout=CLOSING_LIMIT)
         # The line first: a caller whose call broke is owed the fallback now, not after every stop().
         closing_line = None
         if self.line.link is not None:
@@ -424,7 +431,7 @@ class Call:
     async def _stop_one(self, processor: Processor) -> None:
         try:
             await self._tasks.within(processor.stop_timeout, processor.stop(), f"{processor.name} stop")
-        except TimeoutError:
+        except Overdue:
             self.log.warning(f"{processor.name}: stop() took more than {processor.stop_timeout:g} s")
         except Exception as error:
             self.log.opt(exception=error).warning(f"{processor.name}: stop() failed: {error}")
@@ -432,7 +439,7 @@ class Call:
     async def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
         try:
             await self._tasks.within(CLOSING_LIMIT, work, what)
-        except TimeoutError:
+        except Overdue:
             self.log.warning(f"{what} took more than {CLOSING_LIMIT:g} s")
         except (Exception, LinkError) as error:
             self.log.opt(exception=error).warning(f"{what} failed: {error}")

@@ -204,7 +204,7 @@ class Dtmf(CallerFrame):
 
 @dataclass(slots=True)
 class Prompt(AgentFrame):
-    """What a reply answers: the history so far and the caller's words. Whoever handles it replies."""
+    """What a reply answers: the history before this turn, and the caller's words. Who handles it, replies."""
 
     made_by = TurnStart.made_by
     text: str = ""

@@ -16,7 +16,7 @@ from voiceflow.buffers import Depth, Policy, Relief
 from voiceflow.errors import BufferOverflowError
 from voiceflow.frames import AudioIn, Frame
 from voiceflow.processor import Kind, Processor
-from voiceflow.routes import CALLER, Action, Stop
+from voiceflow.routes import AGENT, CALLER, Action, Stop
 
 if TYPE_CHECKING:
     from voiceflow.pump import Pump
@@ -29,8 +29,8 @@ class Inbox:
     """A bounded queue of (frame, stop) and the task that serves it. `key` is a reply or a lane."""
 
     __slots__ = (
-        "_bound", "_items", "_mark", "_relief", "_task", "_wake", "cancelled", "detached", "dropped", "index",
-        "key", "peak", "processor", "pump", "work",
+        "_bound", "_items", "_mark", "_relief", "_wake", "cancelled", "detached", "dropped", "index",
+        "key", "lane", "peak", "processor", "pump", "task", "work",
     )  # fmt: skip
 
     def __init__(self, pump: Pump, processor: Processor, key: Any) -> None:
@@ -38,6 +38,7 @@ class Inbox:
         self.processor = processor
         self.index = processor._index
         self.key = key
+        self.lane = key if isinstance(key, int) else AGENT
         self.work = 0
         """Frames that have come and are not done with, taps not counted. What a gate waits for."""
         self.peak = 0
@@ -50,7 +51,7 @@ class Inbox:
         self._items: deque[tuple[Frame, Stop]] = deque()
         self._relief = Relief()
         self._wake: asyncio.Future[None] | None = None
-        self._task = pump.loop.create_task(self._serve(), name=f"{type(processor).__name__} {key!r}")
+        self.task = pump.loop.create_task(self._serve(), name=f"{type(processor).__name__} {key!r}")
 
     def __len__(self) -> int:
         return len(self._items)
@@ -114,15 +115,10 @@ class Inbox:
         if self._wake is not None and not self._wake.done():  # idle: it sees `detached` and returns
             self._wake.set_result(None)
             return None
-        if cancel and not self._task.done() and self._task is not asyncio.current_task(self.pump.loop):
-            self._task.cancel()
-            return self._task
+        if cancel and not self.task.done() and self.task is not asyncio.current_task(self.pump.loop):
+            self.task.cancel()
+            return self.task
         return None
-
-    def finish(self) -> asyncio.Task[None]:
-        """Takes it out of service once everything in it was handled; returns the task that does so."""
-        self.retire(cancel=False)
-        return self._task
 
     async def _serve(self) -> None:
         items = self._items
@@ -134,6 +130,8 @@ class Inbox:
                     self._relief.wake()
                 await self._handle(frame, stop)
                 if stop.action != Action.SHOW:
+                    if self.pump.behind:  # what came of it is still on its way: a gate has to know
+                        await self.pump.moved(stop.lane)
                     self.work -= 1
                 handled += 1
                 if handled >= FRAMES_A_TURN:
@@ -162,7 +160,11 @@ class Inbox:
                 raise
             pump.fault(self.processor, stop.stage, RuntimeError("it was cancelled from outside"))
         except Exception as error:
-            pump.fault(self.processor, stop.stage, error)
+            if self.cancelled:  # its clean-up failed; nobody waits for this reply any more
+                log = self.processor.call.log
+                log.warning(f"{self.processor.name}: {stop.stage} failed after its reply was dead: {error!r}")
+            else:
+                pump.fault(self.processor, stop.stage, error)
 
     async def _iterate(self, frame: Frame, stop: Stop) -> None:
         frames = stop.handler(frame)
@@ -180,5 +182,7 @@ class Inbox:
         pump = self.pump
         pump.pressed.clear()
         pump.emit(out, source, stop)
+        if pump.behind:
+            await pump.moved(stop.lane)
         if pump.pressed:
-            await pump.relief(self.index)
+            await pump.relief(self.index, stop.lane)

@@ -54,6 +54,8 @@ class TurnKeeper:
         self._waiting: deque[asyncio.Future[Granted]] = deque(maxlen=WAITING_BOUND)
         self._evidence: deque[turns.Evidence] = deque(maxlen=EVIDENCE_BOUND)
         self._feeding = False
+        self._closed = False
+        self._past = history.messages
 
     # -- evidence from the turn's authority
 
@@ -95,18 +97,19 @@ class TurnKeeper:
 
     async def take_floor(self) -> Granted:
         """A reply for the program's own words, as soon as nobody speaks. CallEnded when that never comes."""
-        if self._pump.closed or len(self._waiting) == WAITING_BOUND:
-            raise CallEnded(
-                "the call is over" if self._pump.closed else f"{WAITING_BOUND} say() wait already"
-            )
+        if self._closed or len(self._waiting) == WAITING_BOUND:
+            raise CallEnded("the call is over" if self._closed else f"{WAITING_BOUND} say() wait already")
         granted: asyncio.Future[Granted] = self._pump.loop.create_future()
         self._waiting.append(granted)
         self._grant()
         try:
             return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():  # given in the very tick it gave up waiting
-                self.stop("nobody was left to say it")
+            # The floor may have been given, even taken away again, in the very tick it gave up waiting.
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                reply, _ = granted.result()
+                if reply is self.live:
+                    self.stop("nobody was left to say it")
             raise
 
     def outcome(self, reply: Reply) -> asyncio.Future[HeardText]:
@@ -125,6 +128,7 @@ class TurnKeeper:
 
     def close(self) -> None:
         """The call is over: every reply dies without an Interrupt, whoever waits is told."""
+        self._closed = True
         for reply in list(self._replies.values()):
             reply.become(ReplyState.DEAD)
             heard = self._mouth.freeze(reply) if self._mouth is not None else HeardText()
@@ -144,7 +148,7 @@ class TurnKeeper:
             return
         self._feeding = True
         try:
-            while self._evidence and not self._pump.closed:
+            while self._evidence and not self._closed:
                 self._state, actions = turns.reduce(self._state, self._evidence.popleft())
                 for action in actions:
                     self._watch(action)
@@ -164,6 +168,7 @@ class TurnKeeper:
             case turns.TurnResumed(turn):
                 push(DraftResumed(turn), here)
             case turns.TurnFinished(turn, text):
+                self._past = self._history.messages
                 self._history.caller_said(text)
                 push(TurnEnd(turn, text), here)
             case turns.Open(number, draft, text, prompted):
@@ -171,7 +176,9 @@ class TurnKeeper:
                 self._replies[number] = reply
                 self._outcomes[reply] = self._pump.loop.create_future()
                 if prompted:
-                    push(Prompt(text, self._history.messages, reply=reply), here)
+                    # The caller's words are in `text`, for a draft as for an answer: not in `history` too.
+                    past = self._history.messages if draft else self._past
+                    push(Prompt(text, past, reply=reply), here)
             case turns.Promote(number):
                 self._replies[number].become(ReplyState.LIVE)
                 if self._mouth is not None:

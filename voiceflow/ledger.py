@@ -155,6 +155,11 @@ class Ledger:
         track = self._tracks.get(reply)
         return [s.start for s in track.stretches if s.start > after] if track is not None else []
 
+    def given(self, reply: Reply) -> int:
+        """Samples of `reply` that were given to the line so far."""
+        track = self._tracks.get(reply)
+        return track.sent if track is not None else 0
+
     def total(self, reply: Reply) -> int:
         """Samples of `reply` that were queued so far."""
         track = self._tracks.get(reply)

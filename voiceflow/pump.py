@@ -5,7 +5,7 @@
                  └──────── what a handler made ─────┘
 
 A frame travels to its end before the next one starts, so order is kept without locks or sequence numbers;
-what a handler made goes to the front of the queue, so that it stays where the handled frame was. There
+what a handler made goes to the front of its lane, so that it stays where the handled frame was. There
 is no recursion and no re-entry, and a bounded number of frames is moved per tick of the event loop.
 """
 
@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from voiceflow.buffers import Depth, Policy, Pressure
+from voiceflow.buffers import Depth, Policy, Pressure, Relief
 from voiceflow.errors import BufferOverflowError, CallEnded, DeclarationError
 from voiceflow.frames import AgentFrame, ControlFrame, Frame, Way
 from voiceflow.inbox import Inbox
-from voiceflow.processor import Processor
+from voiceflow.processor import Kind, Processor
 from voiceflow.reply import Reply
 from voiceflow.routes import AGENT, ASYNC, CALLER, CONTROL, Action, Route, Stop
 
@@ -28,6 +28,8 @@ FRAMES_A_TICK = 256
 """Frames moved before other tasks get a turn: about 1 ms of work for a chain of ten in-line processors."""
 READY_BOUND = 65_536
 """Frames in the ready queue. Only a handler that makes frames without end gets here."""
+
+ENDLESS = "a handler makes frames without end"
 
 Fault = Callable[[Processor | None, str, Exception], None]
 
@@ -53,6 +55,8 @@ class Pump:
         # Bounded by READY_BOUND, checked where frames are added.
         self._ready: tuple[deque[tuple[Frame, Stop | None]], ...] = (deque(), deque(), deque())
         self._made: list[tuple[int, Frame, Stop | None]] = []
+        self._ticked = Relief()
+        self._leaving: dict[asyncio.Task[None], Processor] = {}
         self._running = False
         self._scheduled = False
 
@@ -74,7 +78,7 @@ class Pump:
         self._send(frame, route, index)
 
     async def put(self, frame: Frame, index: int) -> None:
-        """`push`, then waits until the buffers it overfilled are below their mark.
+        """`push`, then waits until the frame has moved and the buffers it overfilled are below their mark.
 
         Raises CallEnded when the call is over.
         """
@@ -82,22 +86,39 @@ class Pump:
             raise CallEnded("the call is over")
         self.pressed.clear()
         self.push(frame, index)
+        lane = self._routes[frame.__class__].lane
+        if self._scheduled:
+            await self.moved(lane)
         if self.pressed:
-            await self.relief(index)
+            await self.relief(index, lane)
 
     def inject(self, frame: Frame, index: int) -> None:
         """`push` for the engine's own frames, which no processor declares; -1 is above the first one."""
         self._send(frame, self._routes.get(frame.__class__) or self._resolve(frame.__class__), index)
 
+    @property
+    def behind(self) -> bool:
+        """Whether frames wait for the next tick: there were more than one tick moves."""
+        return self._scheduled
+
+    async def moved(self, lane: int) -> None:
+        """Waits until no frame of this lane is in the ready queue."""
+        while self._ready[lane]:
+            await self._ticked.wait()
+
     def emit(self, out: Frame, source: Frame, stop: Stop) -> None:
         """Sends on what an async handler gave for `source`."""
         self._enter(*self._onward(out, source, stop))
 
-    async def relief(self, index: int) -> None:
-        """Waits until every buffer in `pressed` that is downstream of `index` is below its mark."""
+    async def relief(self, index: int, lane: int) -> None:
+        """Waits until every buffer in `pressed` that is downstream of `index` is below its mark.
+
+        Only buffers of the same lane: what the caller does may make the agent speak, but the caller's
+        next frame must not wait until the agent has spoken.
+        """
         pressed, self.pressed = self.pressed, {}
         for buffer in pressed:
-            if buffer.index > index:
+            if buffer.index > index and buffer.lane == lane:
                 await buffer.relieved()
 
     # -- the life of a reply
@@ -107,27 +128,46 @@ class Pump:
         reap = []
         for inboxes in self._inboxes:
             inbox = inboxes.pop(reply, None)
-            if inbox is not None and (task := inbox.retire(cancel=cancel)) is not None:
+            if inbox is None:
+                continue
+            if (task := inbox.retire(cancel=cancel)) is not None:
                 reap.append((inbox.processor, task))
+            else:
+                self._let_leave(inbox)
         return reap
+
+    def _let_leave(self, inbox: Inbox) -> None:
+        """Remembers a runner that ends by itself, so that `close` finds it if it does not."""
+        if not inbox.task.done():
+            self._leaving[inbox.task] = inbox.processor
+            inbox.task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving.pop(task, None)
 
     async def finish_control(self) -> None:
         """Waits until every async handler of control frames has seen what was sent, and retires them."""
         inboxes = [found for by_key in self._inboxes if (found := by_key.pop(CONTROL, None)) is not None]
-        tasks = [inbox.finish() for inbox in inboxes]
-        if tasks:
-            await asyncio.wait(tasks)
+        for inbox in inboxes:
+            inbox.retire(cancel=False)
+            self._let_leave(inbox)
+        if inboxes:
+            await asyncio.wait([inbox.task for inbox in inboxes])
 
     def close(self) -> list[tuple[Processor, asyncio.Task[None]]]:
         """Ends all traffic, the caller's too; returns the tasks that have to be reaped."""
         self.closed = True
         for ready in self._ready:
             ready.clear()
+        self._ticked.wake()
         retired = [inbox for inboxes in self._inboxes for inbox in inboxes.values()]
         for inboxes in self._inboxes:
             inboxes.clear()
-        tasks = [(inbox.processor, inbox.retire(cancel=True)) for inbox in retired]
-        return [(processor, task) for processor, task in tasks if task is not None]
+        reap = [(inbox.processor, inbox.task) for inbox in retired if inbox.retire(cancel=True) is not None]
+        for task, processor in self._leaving.items():
+            task.cancel()
+            reap.append((processor, task))
+        return reap
 
     def fault(self, processor: Processor, stage: str, error: Exception) -> None:
         """A handler failed: the call ends, by name."""
@@ -185,7 +225,11 @@ class Pump:
             self._running = False
         if control or caller or agent:
             self._scheduled = True
-            self.loop.call_soon(self._drain)
+            self.loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._drain()
+        self._ticked.wake()
 
     def _travel(self, frame: Frame, stop: Stop | None, lane: int) -> None:
         """Takes one frame from stop to stop until it ends, waits in an inbox, or becomes other frames."""
@@ -202,31 +246,39 @@ class Pump:
                         continue
                     if out is not None:
                         self._made.append(self._onward(out, frame, stop))
-                    self._settle()
+                    self._settle(lane)
                     return
                 if action >= ASYNC:
                     if self._join(frame, stop, action, lane):
+                        if self._made:  # the Fault of an inbox that overflowed
+                            self._settle(lane)
                         return
                 elif action == Action.LOOK:
                     out = stop.handler(frame)
-                    if out is not None and lane != CONTROL:
-                        raise TypeError(
-                            f"a @tap only looks, but it returned {out!r}: use @on, or self.push(frame)"
-                        )
+                    if out is not None:
+                        if lane != CONTROL:
+                            raise TypeError(
+                                f"a @tap only looks, but it returned {out!r}: use @on, or self.push(frame)"
+                            )
+                        if stop.kind == Kind.GENERATOR:  # it runs only while somebody asks for more
+                            deque(out, maxlen=0)
                     if self._made:
                         self._made.append((lane, frame, stop.next))
-                        self._settle()
+                        self._settle(lane)
                         return
                 else:
                     for out in stop.handler(frame):
                         self._made.append(self._onward(out, frame, stop))
-                    self._settle()
+                        if len(self._made) > READY_BOUND:
+                            raise BufferOverflowError("the pump's ready queue", READY_BOUND, ENDLESS)
+                    self._settle(lane)
                     return
                 stop = stop.next
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # nothing in line can be cancelled from outside
             assert stop is not None
-            self._settle()
-            self.fault(stop.processor, stop.stage, error)
+            known = error if isinstance(error, Exception) else RuntimeError(f"it raised {error!r}")
+            self.fault(stop.processor, stop.stage, known)
+            self._settle(lane)
 
     def _join(self, frame: Frame, stop: Stop, action: int, lane: int) -> bool:
         """Gives the frame to an inbox where it has to be; True when it stays there."""
@@ -240,18 +292,26 @@ class Pump:
         inbox.put(frame, stop)
         return action != Action.SHOW
 
-    def _settle(self) -> None:
-        """Moves what a handler made to the front of its lane, in the order it was made."""
+    def _settle(self, handled: int) -> None:
+        """Moves what a handler made to the front of the handled frame's lane, in the order it was made;
+        frames for another lane go behind those that wait there."""
         if not self._made or self.closed:
             self._made.clear()
             return
         made, self._made = self._made, []
+        for lane, frame, stop in made:
+            if lane != handled:
+                self._ready[lane].append((frame, stop))
+        ready = self._ready[handled]
         for lane, frame, stop in reversed(made):
-            self._ready[lane].appendleft((frame, stop))
-        if len(self._ready[AGENT]) > READY_BOUND:
-            hint = "a handler makes frames without end"
-            error = BufferOverflowError("the pump's ready queue", READY_BOUND, hint)
+            if lane == handled:
+                ready.appendleft((frame, stop))
+        if sum(map(len, self._ready)) > READY_BOUND:
+            for ready in self._ready:
+                ready.clear()
+            error = BufferOverflowError("the pump's ready queue", READY_BOUND, ENDLESS)
             self._fault(None, "the pump", error)
+            self._settle(CONTROL)
 
     def _onward(self, out: Any, source: Frame, stop: Stop) -> tuple[int, Frame, Stop | None]:
         """Where a frame that a handler gave goes next. It inherits the reply of the handled frame."""

@@ -8,8 +8,8 @@
 
 A route is resolved once per type, by the type's MRO, and kept as a linked list: one attribute read gets
 a frame from a stop to its next one. Besides the handlers there are gates: at an async processor, an agent
-or caller frame that is not handled there still waits behind earlier work of its own lane and reply, or
-it would overtake it.
+or caller frame that is handled in line there, or not at all, still waits behind earlier work of its own
+lane and reply, or it would overtake it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CONTROL, CALLER, AGENT = 0, 1, 2
 """Lanes as the pump counts them: the lower goes first."""
 _LANE = {Lane.CONTROL: CONTROL, Lane.CALLER: CALLER, Lane.AGENT: AGENT}
-_BASE = {CONTROL: ControlFrame, CALLER: CallerFrame, AGENT: AgentFrame}
+_OTHERS = {CALLER: (ControlFrame, AgentFrame), AGENT: (ControlFrame, CallerFrame)}
+"""The frames that can never be in this lane."""
 
 
 class Action(enum.IntEnum):
@@ -37,7 +38,7 @@ class Action(enum.IntEnum):
     YIELD = 2  # a plain generator: what it yields goes on
     JOIN = 3  # an async handler: the frame joins the inbox and ends here
     SHOW = 4  # an async tap: the frame joins the inbox and goes on
-    GATE = 5  # no handler: the frame joins the inbox only if earlier work of its stream is in it
+    GATE = 5  # no async handler: the frame joins the inbox only if earlier work of its stream is in it
 
 
 ASYNC = Action.JOIN
@@ -116,8 +117,8 @@ def _stops(
     """The stops of one processor, tap before handler, in front of those that come `after`."""
     cls = type(processor)
     on = handler_for(cls, frame_type, tap=False)
+    waits = on is not None and on.kind >= Kind.COROUTINE
     if on is not None:
-        waits = on.kind >= Kind.COROUTINE
         if lane == CONTROL:
             action = Action.SHOW if waits else Action.LOOK
         elif waits:
@@ -126,7 +127,7 @@ def _stops(
             action = Action.YIELD if on.kind is Kind.GENERATOR else Action.CALL
         after = Stop(processor, index, lane, action, on, after)
         after.inboxes = inboxes
-    elif lane != CONTROL and _works_in_lane(cls, lane):
+    if lane != CONTROL and not waits and _works_in_lane(cls, lane):
         after = Stop(processor, index, lane, Action.GATE, None, after)
         after.inboxes = inboxes
     tap = handler_for(cls, frame_type, tap=True)
@@ -142,6 +143,6 @@ def _works_in_lane(cls: type[Processor], lane: int) -> bool:
     return any(
         not h.tap
         and h.kind >= Kind.COROUTINE
-        and any(issubclass(t, _BASE[lane]) or t is Frame for t in h.types)
+        and any(not issubclass(t, _OTHERS[lane]) for t in h.types)  # a mixin may be of any lane
         for h in cls.handles
     )

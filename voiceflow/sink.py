@@ -19,6 +19,7 @@ from voiceflow.mouth import HeardText
 from voiceflow.pacing import Pacer
 from voiceflow.processor import Processor, on
 from voiceflow.reply import Reply, ReplyState
+from voiceflow.routes import AGENT
 
 QUEUE_MARK_SECONDS = 30.0
 """Queued audio above which whoever makes it is held."""
@@ -76,6 +77,11 @@ class LineSink(Processor):
         """Its position in the chain, for whoever waits for its queue."""
         return self._index
 
+    @property
+    def lane(self) -> int:
+        """Whose frames wait in its queue: the agent's."""
+        return AGENT
+
     # -- frames
 
     @on(AudioOut, stops=True)
@@ -111,7 +117,7 @@ class LineSink(Processor):
 
     def drop(self, reply: Reply) -> None:
         self._queued.pop(reply, None)
-        self.line.discard(reply)
+        self._discard(reply)
         self._relief.wake()
 
     def freeze(self, reply: Reply) -> HeardText:
@@ -126,7 +132,8 @@ class LineSink(Processor):
         out = self._queued.get(reply)
         if out is None:
             return
-        self.line.discard(reply)
+        self._cancel_timer()
+        self._discard(reply)
         packet = self._packet_samples()
         heard = self.ledger.position(reply, self._now()) // packet * packet
         if self.ledger.began(reply):
@@ -170,8 +177,7 @@ class LineSink(Processor):
             await self._relief.wait()
 
     async def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self._queued.clear()
         self._relief.wake()
 
@@ -189,9 +195,7 @@ class LineSink(Processor):
 
     def _play(self) -> None:
         """Sends whatever of the live reply is due, and sets the timer for what comes next."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         live = next((r for r in self._queued if r.state is ReplyState.LIVE), None)
         if live is None or self.line.link is None:
             return
@@ -223,7 +227,7 @@ class LineSink(Processor):
         if not piece:
             return False
         fresh = min(len(piece), len(out.audio) - out.cursor)
-        self.line.send(self.line.codec.audio(piece), reply)
+        self.line.send(self.line.codec.audio(piece), reply, fresh // width)
         begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun)
         self.ledger.sent(reply, fresh // width, begins)
         out.begun = True
@@ -256,7 +260,8 @@ class LineSink(Processor):
         """Drops audio that was heard, about every ten seconds."""
         width = self.line.format.sample_bytes
         if out.cursor > 10 * self.pacer.rate * width:
-            done = max(0, self.ledger.position(reply, now) - out.forgotten)
+            packet = self._packet_samples()  # a hold goes back to a whole packet
+            done = max(0, self.ledger.position(reply, now) // packet * packet - out.forgotten)
             del out.audio[: done * width]
             out.cursor -= done * width
             out.forgotten += done
@@ -279,15 +284,25 @@ class LineSink(Processor):
 
     def _finish(self, reply: Reply, heard: HeardText) -> None:
         """The caller has heard all of it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         self._queued.pop(reply, None)
         self.ledger.forget(reply)
         self.call.history.agent_was_heard(heard.text, cut=False)
         self.push(Heard(reply, heard.text, final=True, estimated=heard.estimated))
         self.call.turns.played(reply, heard)
         self._play()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _discard(self, reply: Reply) -> None:
+        """Takes back what waits for the socket: nobody can have heard that."""
+        if lost := self.line.discard(reply):
+            self.ledger.rewind(reply, self.ledger.given(reply) - lost)
+            if not self.ledger.began(reply):
+                self.pacer.cleared(self._now())
 
     def _clear_line(self) -> None:
         """Empties the carrier's buffer. The marks that are out will come back and prove nothing."""

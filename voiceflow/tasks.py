@@ -9,6 +9,10 @@ from typing import Any
 Failed = Callable[[str, Exception], None]
 
 
+class Overdue(TimeoutError):
+    """Work took longer than it may. Another TimeoutError is the work's own."""
+
+
 class Tasks:
     """The tasks of one call. `failed(name, error)` is called when one raises."""
 
@@ -43,7 +47,7 @@ class Tasks:
         task.add_done_callback(done)
 
     async def within(self, limit: float, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Awaits `work` for up to `limit` seconds, then cancels it and raises TimeoutError at once.
+        """Awaits `work` for up to `limit` seconds, then cancels it and raises Overdue at once.
 
         Unlike asyncio.timeout it does not depend on the work to obey: work that swallows its cancellation
         is left to `end`.
@@ -54,10 +58,13 @@ class Tasks:
             done, _ = await asyncio.wait({task}, timeout=limit)
         except asyncio.CancelledError:
             task.cancel()
+            await asyncio.wait({task}, timeout=limit)
             raise
         if not done:
             task.cancel()
-            raise TimeoutError
+            raise Overdue
+        if task.cancelled():  # not by us: something it awaited was, and that is its failure, not ours
+            raise RuntimeError("it awaited something that was cancelled")
         task.result()
 
     async def end(self, limit: float) -> list[str]:
@@ -65,7 +72,8 @@ class Tasks:
         mine = asyncio.current_task()
         waiting = [task for task in self._tasks if task is not mine]
         for task in waiting:
-            task.cancel()
+            if not task.cancelling():  # a second time would cut short the clean-up that the first began
+                task.cancel()
         if waiting:
             await asyncio.wait(waiting, timeout=limit)
         return [self._tasks[task] for task in waiting if not task.done() and task in self._tasks]
