@@ -134,20 +134,11 @@ async def _send_call(
     reader: asyncio.Task[None],
     start: dict[str, Any],
 ) -> None:
-    body = {
-        "streamSid": STREAM_SID,
-        "callSid": CALL_SID,
-        "accountSid": "AC00000000000000000000000000000001",
-        "tracks": ["inbound"],
-        "customParameters": {},
-        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-        **start,
-    }
-    sid = body["streamSid"]
-    await socket.send_json({"event": "connected", "protocol": "Call", "version": "1.0.0"})
-    await socket.send_json({"event": "start", "sequenceNumber": "1", "streamSid": sid, "start": body})
+    opening, sid = start_messages(start)
+    for message in opening:
+        await socket.send_str(message)
     # Encoded before the clock starts: only the write is left to be done at its time.
-    messages = [_media(number, payload, sid) for number, payload in enumerate(payloads)]
+    messages = [media_message(number, payload, sid) for number, payload in enumerate(payloads)]
     loop = asyncio.get_running_loop()
     began = loop.time()
     for number, message in enumerate(messages):
@@ -157,9 +148,8 @@ async def _send_call(
         wire.sent_at.append(time.perf_counter())
         await socket.send_str(message)
     await asyncio.sleep(GRACE_SECONDS)
-    stop = {"accountSid": body["accountSid"], "callSid": body["callSid"]}
     number = str(len(messages) + 2)
-    await socket.send_json({"event": "stop", "sequenceNumber": number, "streamSid": sid, "stop": stop})
+    await socket.send_json({"event": "stop", "sequenceNumber": number, "streamSid": sid, "stop": {}})
 
 
 async def _read(socket: aiohttp.ClientWebSocketResponse, wire: Wire) -> None:
@@ -179,7 +169,27 @@ def _round(index: int) -> int:
     return (index - QUIET_FRAMES) // ROUND_FRAMES
 
 
-def _media(number: int, payload: bytes, sid: str) -> str:
+def start_messages(start: dict[str, Any]) -> tuple[list[str], str]:
+    """What comes before the audio, and the streamSid in it."""
+    body = {
+        "streamSid": STREAM_SID,
+        "callSid": CALL_SID,
+        "accountSid": "AC00000000000000000000000000000001",
+        "tracks": ["inbound"],
+        "customParameters": {},
+        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+        **start,
+    }
+    sid = body["streamSid"]
+    opening = [
+        {"event": "connected", "protocol": "Call", "version": "1.0.0"},
+        {"event": "start", "sequenceNumber": "1", "streamSid": sid, "start": body},
+    ]
+    return [json.dumps(message) for message in opening], sid
+
+
+def media_message(number: int, payload: bytes, sid: str) -> str:
+    """One message of caller audio."""
     return json.dumps(
         {
             "event": "media",

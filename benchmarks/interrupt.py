@@ -8,8 +8,11 @@ runs from just before the authority's call until an end's handler is entered wit
 enter the last end's handler after it saw the Interrupt, and `stale_on_wire` the audio that the line was given
 after `clear`.
 
-Scenarios, the first five the same as the peer's, each with 1,000 agent frames:
+Scenarios, each with 1,000 agent frames; `plain` to `slow_finally` are the same as the peer's:
 
+- warm: as plain, again and again without a pause: what the code costs. All the others come after some
+  milliseconds of idling and a garbage collection, as a barge-in does, when caches and clocks are cold: on a
+  virtual machine that alone makes a factor of three to six.
 - plain: they wait in the inbox of a processor behind the middle whose handler waits. Nothing else runs.
 - burst_from_middle: the middle pushes them all and then interrupts, within one handler.
 - burst_at_head: they are pushed above the first processor, and the trigger into the middle, without anything
@@ -52,7 +55,7 @@ SLOW_FINALLY = 0.3
 DEADLINE = 10.0
 AT_MOST_MS = 0.15
 OLD, NEW = b"\x01" * 160, b"\x02" * 160
-SCENARIOS = ("plain", "burst_from_middle", "burst_at_head", "busy", "slow_finally", "at_sink")
+SCENARIOS = ("warm", "plain", "burst_from_middle", "burst_at_head", "busy", "slow_finally", "at_sink")
 SETUPS = ("async", "inline")
 
 
@@ -240,6 +243,27 @@ class Chain:
         await asyncio.sleep(0.005)  # this Interrupt is not to be seen by the next run
         return result
 
+    async def interrupt_warm(self, chain: Live) -> Run:
+        """The plain scenario without a pause, a collection or a next reply: right after the last one."""
+        self.first.reset()
+        self.last.reset()
+        old = await self._reply(chain)
+        self.waiting.mode = "plain"
+        self.waiting.entered.clear()
+        for _ in range(self.frames):
+            chain.send(AudioOut(OLD, reply=old), to=WAITING)
+        await self.waiting.entered.wait()
+        chain.send(Trigger(), to=MIDDLE)
+        await self.first.saw_interrupt.wait()
+        await self.last.saw_interrupt.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        began = self.middle.began
+        seen = self.first.at - began, self.last.at - began
+        self.waiting.mode = ""
+        chain.wire.sent.clear()
+        return Run(*seen, 0.0, None, self.last.before, self.last.stale, 0)
+
     async def _reply(self, chain: Live) -> Reply:
         """A live reply of the TurnKeeper's own: the caller's turn is over, and this answers it."""
         if chain.call.turns.live is not None:
@@ -310,6 +334,8 @@ async def _measure(setup: str, scenario: str, runs: int, frames: int) -> list[Ru
         runs = max(5, runs // 3)
     chain = Chain(setup, frames)
     async with live(*chain.processors, with_sink=True) as call:
+        if scenario == "warm":
+            return [await chain.interrupt_warm(call) for _ in range(runs + 20)][20:]
         await chain.interrupt(call, scenario)  # warms up
         return [await chain.interrupt(call, scenario) for _ in range(runs)]
 

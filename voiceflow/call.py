@@ -370,15 +370,13 @@ class Call:
 
     def _reap(self, processor: Processor, task: asyncio.Task[None]) -> None:
         """A cancelled runner cleans up in its own time; after `stop_timeout` it is named."""
-        name = processor.name
-        self._tasks.adopt(task, f"{name} cancelled handler")
-        timer = self.loop.call_later(
-            processor.stop_timeout,
-            lambda: self.log.warning(
-                f"{name}: a cancelled handler still runs after {processor.stop_timeout:g} s"
-            ),
-        )
-        task.add_done_callback(lambda _: timer.cancel())
+        self._tasks.adopt(task, f"{type(processor).__name__} cancelled handler")
+        self.loop.call_later(processor.stop_timeout, self._name_straggler, processor, task)
+
+    def _name_straggler(self, processor: Processor, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            limit = f"{processor.stop_timeout:g} s"
+            self.log.warning(f"{processor.name}: a cancelled handler still runs after {limit}")
 
     def _fail(self, processor: Processor | None, stage: str, error: Exception) -> None:
         """Something of this call failed: it ends, and its message names what did. The first one counts."""

@@ -136,6 +136,8 @@ class Ledger:
             into = samples - stretch.start
             if into <= 0:
                 break
+            if not stretch.text and not stretch.words:
+                continue
             if stretch.closed and into >= stretch.length:
                 said.append(stretch.text)
             elif stretch.words:

@@ -57,6 +57,8 @@ class Line:
 
     def discard(self, reply: Reply) -> int:
         """Drops what is queued of `reply`; returns how many samples of it the socket never took."""
+        if not self._outbox:
+            return 0
         lost = sum(samples for owner, _, samples in self._outbox if owner is reply)
         kept = [entry for entry in self._outbox if entry[0] is not reply]
         if len(kept) != len(self._outbox):

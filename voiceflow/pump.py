@@ -58,6 +58,8 @@ class Pump:
         self._ticked = Relief()
         self._leaving: dict[asyncio.Task[None], Processor] = {}
         self._running = False
+        self._handling = CONTROL
+        """The lane of the frame that is being handled."""
         self._scheduled = False
 
     # -- frames in
@@ -195,11 +197,11 @@ class Pump:
     def _enter(self, lane: int, frame: Frame, stop: Stop | None) -> None:
         if stop is None or self.closed:
             return
-        if self._running:  # inside a handler: `_settle` gives it its place once the handler is done
+        if self._running and lane == self._handling:  # `_settle` gives it its place after the handler
             self._made.append((lane, frame, stop))
             return
         self._ready[lane].append((frame, stop))
-        if not self._scheduled:
+        if not self._scheduled and not self._running:
             self._drain()
 
     def _drain(self) -> None:
@@ -207,15 +209,22 @@ class Pump:
         self._running = True
         control, caller, agent = self._ready
         left = FRAMES_A_TICK
+        urgent = False
         try:
             while left:
                 if control:
+                    urgent = True
+                    self._handling = CONTROL
                     frame, stop = control.popleft()
                     self._travel(frame, stop, CONTROL)
                 elif caller:
+                    self._handling = CALLER
                     frame, stop = caller.popleft()
                     self._travel(frame, stop, CALLER)
                 elif agent:
+                    if urgent:  # an async handler of Interrupt goes before a thousand dead frames
+                        break
+                    self._handling = AGENT
                     frame, stop = agent.popleft()
                     self._travel(frame, stop, AGENT)
                 else:

@@ -37,14 +37,13 @@ class Tasks:
 
     def adopt(self, task: asyncio.Task[Any], name: str) -> None:
         """Owns a task that is ending already (a cancelled runner). What it raises is not news any more."""
-
-        def done(ended: asyncio.Task[Any]) -> None:
-            self._tasks.pop(ended, None)
-            if not ended.cancelled():
-                ended.exception()
-
         self._tasks[task] = name
-        task.add_done_callback(done)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()
 
     async def within(self, limit: float, work: Coroutine[Any, Any, None], name: str) -> None:
         """Awaits `work` for up to `limit` seconds, then cancels it and raises Overdue at once.

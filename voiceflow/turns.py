@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
 class Floor(enum.Enum):
@@ -33,9 +34,9 @@ class Floor(enum.Enum):
     MAYBE_DONE = "the caller may have finished"
 
 
-@dataclass(slots=True, frozen=True)
-class Turns:
-    """The whole state. `turn` and `last_reply` are the numbers given out last."""
+class Turns(NamedTuple):
+    """The whole state. `turn` and `last_reply` are the numbers given out last. A tuple, because a new one is
+    made at every step and a barge-in waits for it."""
 
     floor: Floor = Floor.FREE
     turn: int = 0
@@ -190,27 +191,27 @@ def reduce(state: Turns, evidence: Evidence) -> Step:
     match evidence, state.floor:
         case SpeechStarted(), Floor.FREE:
             quiet, kill = _kill_live(state, "barge-in")
-            began = replace(quiet, floor=Floor.SPEAKING, turn=state.turn + 1)
+            began = quiet._replace(floor=Floor.SPEAKING, turn=state.turn + 1)
             return began, (*kill, TurnBegan(began.turn))
         case ((SpeechStarted() | Resumed()), Floor.MAYBE_DONE):
             resumed, kill = _kill_draft(state, "the caller went on")
-            return replace(resumed, floor=Floor.SPEAKING), (*kill, TurnResumed(state.turn))
+            return resumed._replace(floor=Floor.SPEAKING), (*kill, TurnResumed(state.turn))
         case EagerEnd(text), Floor.SPEAKING:
             drafted, opened = _open(state, text, draft=True)
-            return replace(drafted, floor=Floor.MAYBE_DONE), (TurnDrafted(state.turn, text), opened)
+            return drafted._replace(floor=Floor.MAYBE_DONE), (TurnDrafted(state.turn, text), opened)
         case EagerEnd(text), Floor.MAYBE_DONE if text != state.draft_text:
             dropped, kill = _kill_draft(state, "the caller's words changed")
             drafted, opened = _open(dropped, text, draft=True)
             return drafted, (*kill, TurnDrafted(state.turn, text), opened)
         case SpeechEnded(text), Floor.SPEAKING:
-            answered, opened = _open(replace(state, floor=Floor.FREE), text, draft=False)
+            answered, opened = _open(state._replace(floor=Floor.FREE), text, draft=False)
             return answered, (TurnFinished(state.turn, text), opened)
         case SpeechEnded(text), Floor.MAYBE_DONE if text == state.draft_text and state.draft is not None:
-            confirmed = replace(state, floor=Floor.FREE, live=state.draft, draft=None, draft_text="")
+            confirmed = state._replace(floor=Floor.FREE, live=state.draft, draft=None, draft_text="")
             return confirmed, (TurnFinished(state.turn, text), Promote(state.draft))
         case SpeechEnded(text), Floor.MAYBE_DONE:
             dropped, kill = _kill_draft(state, "the caller's words changed")
-            answered, opened = _open(replace(dropped, floor=Floor.FREE), text, draft=False)
+            answered, opened = _open(dropped._replace(floor=Floor.FREE), text, draft=False)
             return answered, (*kill, TurnFinished(state.turn, text), opened)
         case ((EagerEnd() | SpeechEnded()), Floor.FREE):  # an end without a start: the start went unnoticed
             began, first = reduce(state, SpeechStarted())
@@ -220,11 +221,11 @@ def reduce(state: Turns, evidence: Evidence) -> Step:
             said, opened = _open(state, "", draft=False)
             return said, (replace(opened, prompted=False),)
         case HoldAsked(), Floor.FREE if state.live is not None and not state.held:
-            return replace(state, held=True), (Hold(state.live),)
+            return state._replace(held=True), (Hold(state.live),)
         case HoldReleased(), _ if state.held and state.live is not None:
-            return replace(state, held=False), (Release(state.live),)
+            return state._replace(held=False), (Release(state.live),)
         case ReplyOver(reply), _ if reply == state.live:
-            return replace(state, live=None, held=False), (Retire(reply),)
+            return state._replace(live=None, held=False), (Retire(reply),)
         case ReplyStopped(reason), _:
             return _kill_live(state, reason)
         case _:
@@ -235,17 +236,17 @@ def _open(state: Turns, text: str, *, draft: bool) -> tuple[Turns, Open]:
     number = state.last_reply + 1
     opened = Open(number, draft, text)
     if draft:
-        return replace(state, last_reply=number, draft=number, draft_text=text), opened
-    return replace(state, last_reply=number, live=number), opened
+        return state._replace(last_reply=number, draft=number, draft_text=text), opened
+    return state._replace(last_reply=number, live=number), opened
 
 
 def _kill_live(state: Turns, reason: str) -> Step:
     if state.live is None:
         return state, ()
-    return replace(state, live=None, held=False), (Kill(state.live, reason),)
+    return state._replace(live=None, held=False), (Kill(state.live, reason),)
 
 
 def _kill_draft(state: Turns, reason: str) -> Step:
     if state.draft is None:
         return state, ()
-    return replace(state, draft=None, draft_text=""), (Kill(state.draft, reason),)
+    return state._replace(draft=None, draft_text=""), (Kill(state.draft, reason),)

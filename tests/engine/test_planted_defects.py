@@ -38,13 +38,13 @@ from voiceflow.testing.links import ScriptedLink
 
 WRONG_REDUCERS: dict[str, Callable[[turns.Turns, turns.Evidence, turns.Step], turns.Step]] = {
     "the live reply survives a barge-in": lambda state, evidence, step: (
-        (replace(step[0], live=state.live), step[1][1:])
+        (step[0]._replace(live=state.live), step[1][1:])
         if isinstance(evidence, turns.SpeechStarted) and state.live is not None
         else step
     ),
     "opens before it kills": lambda state, evidence, step: (step[0], step[1][::-1]),
     "keeps the draft of a resumed turn": lambda state, evidence, step: (
-        (replace(step[0], draft=state.draft, draft_text=state.draft_text), step[1][1:])
+        (step[0]._replace(draft=state.draft, draft_text=state.draft_text), step[1][1:])
         if isinstance(evidence, turns.Resumed) and state.draft is not None
         else step
     ),
@@ -62,7 +62,7 @@ WRONG_REDUCERS: dict[str, Callable[[turns.Turns, turns.Evidence, turns.Step], tu
         else step
     ),
     "says something while the caller speaks": lambda state, evidence, step: (
-        turns.reduce(replace(state, floor=turns.Floor.FREE), evidence)
+        turns.reduce(state._replace(floor=turns.Floor.FREE), evidence)
         if isinstance(evidence, turns.SayAsked)
         else step
     ),

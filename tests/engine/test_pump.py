@@ -455,6 +455,8 @@ def test_control_overtakes_caller_and_caller_overtakes_agent() -> None:
     @with_rig(All(), Sees())
     async def body(rig: Rig) -> None:
         rig.push(Sentence("", reply=rig.reply()))
+        assert seen == ["ping", "ping", "a", "b"]  # the agent's follow a tick later: see Pump._drain
+        await rig.settled()
         assert seen == ["ping", "ping", "a", "b", "1", "2"]
 
 

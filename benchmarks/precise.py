@@ -1,0 +1,140 @@
+"""The measured caller of `clear_driver`, on a raw socket and without an event loop of its own.
+
+An asyncio driver adds its own wake-ups to what it measures: on this kind of machine 0.3 to 0.7 ms between the
+kernel having a message and the driver's code seeing it. Here the driver polls: from just before a message is
+due until it is either answered by `clear` or AFTER seconds have passed, it asks the socket again and again.
+The time of a message is taken right before the system call that writes it, the time of `clear` right after
+the one that reads it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.clear_driver import FRAME_SECONDS, GRACE_SECONDS, RATE, Wire, media_message, start_messages
+
+BEFORE, AFTER = 0.001, 0.004
+"""Seconds polled before a message is due, and after it was sent."""
+CONNECT_DEADLINE = 10.0
+
+
+def drive_precisely(url: str, payloads: list[bytes], *, start: dict[str, Any] | None = None) -> Wire:
+    """`clear_driver.drive`, polling. Blocks for as long as the audio lasts; run it in a thread or alone.
+
+    Raises ConnectionError when the far side closes, or refuses the upgrade.
+    """
+    wire = Wire()
+    connection = _upgrade(url)
+    try:
+        stream = _Frames(connection, wire)
+        opening, sid = start_messages(start or {})
+        for message in opening:
+            connection.sendall(_text(message))
+        messages = [_text(media_message(number, payload, sid)) for number, payload in enumerate(payloads)]
+        connection.setblocking(False)
+        began = time.perf_counter()
+        for number, message in enumerate(messages):
+            due = began + number * FRAME_SECONDS
+            stream.listen(due - BEFORE, poll_until=due)
+            wire.sent_at.append(time.perf_counter())
+            connection.send(message)
+            stream.poll(wire.sent_at[-1] + AFTER)
+        stream.listen(time.perf_counter() + GRACE_SECONDS, poll_until=0.0)
+    finally:
+        connection.close()
+    return wire
+
+
+class _Frames:
+    """Reads the server's WebSocket frames (RFC 6455, unmasked, text) and notes when each arrived."""
+
+    def __init__(self, connection: socket.socket, wire: Wire) -> None:
+        self._connection = connection
+        self._wire = wire
+        self._buffer = bytearray()
+
+    def listen(self, until: float, *, poll_until: float) -> None:
+        """Sleeps in `select` until `until`, reading what comes; then polls until `poll_until`."""
+        while (left := until - time.perf_counter()) > 0:
+            if select.select([self._connection], [], [], left)[0]:
+                self._read()
+        while time.perf_counter() < poll_until:
+            self._read()
+
+    def poll(self, until: float) -> None:
+        """Asks the socket again and again until `clear` comes or it is `until`."""
+        cleared = len(self._wire.cleared_at)
+        while time.perf_counter() < until and len(self._wire.cleared_at) == cleared:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = self._connection.recv(65536)
+        except BlockingIOError:
+            return
+        at = time.perf_counter()
+        if not data:
+            raise ConnectionError("the far side closed")
+        self._buffer += data
+        while (frame := self._frame()) is not None:
+            opcode, payload = frame
+            if opcode == 8:
+                raise ConnectionError("the far side closed")
+            if opcode != 1:
+                continue
+            event = json.loads(payload)
+            if event.get("event") == "clear":
+                self._wire.cleared_at.append(at)
+            elif event.get("event") == "media":
+                self._wire.media_at.append(at)
+                self._wire.media_seconds += len(base64.b64decode(event["media"]["payload"])) / RATE
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        buffer = self._buffer
+        if len(buffer) < 2:
+            return None
+        length, begin = buffer[1] & 0x7F, 2
+        if length == 126:
+            length, begin = int.from_bytes(buffer[2:4]), 4
+        elif length == 127:
+            length, begin = int.from_bytes(buffer[2:10]), 10
+        if len(buffer) < begin + length:
+            return None
+        opcode, payload = buffer[0] & 0x0F, bytes(buffer[begin : begin + length])
+        del buffer[: begin + length]
+        return opcode, payload
+
+
+def _upgrade(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_DEADLINE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    key = base64.b64encode(os.urandom(16)).decode()
+    connection.sendall(
+        f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = connection.recv(1)  # byte by byte, so that no frame is read with it
+        if not data:
+            raise ConnectionError("the far side closed before the upgrade")
+        answer += data
+    if b" 101 " not in answer.split(b"\r\n", 1)[0]:
+        raise ConnectionError(f"the upgrade was refused: {answer.splitlines()[0].decode()}")
+    return connection
+
+
+def _text(message: str) -> bytes:
+    """A masked text frame; the mask is zero, which is allowed and leaves the payload as it is."""
+    payload = message.encode()
+    size = len(payload)
+    head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0x80 | 126]) + size.to_bytes(2)
+    return head + bytes(4) + payload
