@@ -9,10 +9,11 @@ Which message completes the decision comes from the same SileroVAD arithmetic ov
 (256-sample windows, two of them at 0.5 or more): it counts samples, not the clock. `onset_delay_ms` is that
 decision's own delay after the caller began to speak, in audio; it is not in the latency.
 
-In the time measured: the driver's write, the loopback, the WebSocket library, JSON and mu-law decoding, the
-routes to the VAD, Silero, the turn's start, the seven steps of Interrupt, the write of `clear`, and
-the driver's read. The first round has no decision here: nothing is being said yet, so there is nothing to
-clear.
+In the time measured: the loopback, the agent's waking up, the WebSocket library, JSON and mu-law decoding,
+the routes to the VAD, Silero, the turn's start, the seven steps of Interrupt, and the write of `clear`. Not in
+it: most of the driver's own waking up (`benchmarks.precise`).
+
+The first round has no decision here: nothing is being said yet, so there is nothing to clear.
 
 `others`: the same while so many other callers do the same thing with the same agent, out of step, from a
 third process. That makes three busy processes; on a machine with two cores the driver's own reading waits
@@ -30,9 +31,10 @@ import numpy as np
 
 from benchmarks.agent import running
 from benchmarks.chain import finish, ours, target
-from benchmarks.clear_driver import FRAME, caller_audio, drive, report
+from benchmarks.clear_driver import FRAME, caller_audio, report
 from benchmarks.load import others
 from benchmarks.measure import default_loop
+from benchmarks.precise import drive_precisely
 from processors.silero.hysteresis import Hysteresis, Started
 from processors.silero.model import WINDOW, SileroModel
 from voiceflow.audio import decode
@@ -61,8 +63,7 @@ def run(
 ) -> dict[str, Any]:
     """`rounds` rounds alone and `loaded_rounds` with so many other callers, as a dict for JSON. About 5 min.
 
-    `loop` is the agent's event loop, "asyncio" or "uvloop" (default: uvloop if there); the driver's is
-    asyncio.
+    `loop` is the agent's event loop, "asyncio" or "uvloop" (default: uvloop if there).
     """
     loop = loop or default_loop()
     setups = {}
@@ -96,7 +97,7 @@ async def _measure(rounds: int, others_count: int, loop: str) -> dict[str, Any]:
         async with others(places, rounds + 4) as load:
             await asyncio.sleep(SETTLE if places else 0.0)
             url, start = await agent.dial("CA" + "f" * 32)
-            wire = await drive(url, payloads, start=start)
+            wire = await asyncio.to_thread(drive_precisely, url, payloads, start=start)
     return {**report(wire, deciding[1:]), "others": load.report}
 
 

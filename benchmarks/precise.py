@@ -1,10 +1,9 @@
 """The measured caller of `clear_driver`, on a raw socket and without an event loop of its own.
 
-An asyncio driver adds its own wake-ups to what it measures: on this kind of machine 0.3 to 0.7 ms between the
-kernel having a message and the driver's code seeing it. Here the driver polls: from just before a message is
-due until it is either answered by `clear` or AFTER seconds have passed, it asks the socket again and again.
-The time of a message is taken right before the system call that writes it, the time of `clear` right after
-the one that reads it.
+An asyncio driver adds its own work to what it measures: 0.2 to 0.4 ms between the kernel having a message and
+the driver's code seeing it. Here a thread sleeps in `select`. (Polling was tried: a core that spins slows the
+other one down on this kind of machine, and everything took longer.) The time of a message is taken right
+before the system call that writes it, the time of `clear` right after the one that reads it.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ from urllib.parse import urlsplit
 
 from benchmarks.clear_driver import FRAME_SECONDS, GRACE_SECONDS, RATE, Wire, media_message, start_messages
 
-BEFORE, AFTER = 0.001, 0.004
-"""Seconds polled before a message is due, and after it was sent."""
 CONNECT_DEADLINE = 10.0
 
 
 def drive_precisely(url: str, payloads: list[bytes], *, start: dict[str, Any] | None = None) -> Wire:
-    """`clear_driver.drive`, polling. Blocks for as long as the audio lasts; run it in a thread or alone.
+    """`clear_driver.drive`, blocking: for as long as the audio lasts; run it in a thread or alone.
 
     Raises ConnectionError when the far side closes, or refuses the upgrade.
     """
@@ -42,11 +39,10 @@ def drive_precisely(url: str, payloads: list[bytes], *, start: dict[str, Any] | 
         began = time.perf_counter()
         for number, message in enumerate(messages):
             due = began + number * FRAME_SECONDS
-            stream.listen(due - BEFORE, poll_until=due)
+            stream.listen(due)
             wire.sent_at.append(time.perf_counter())
             connection.send(message)
-            stream.poll(wire.sent_at[-1] + AFTER)
-        stream.listen(time.perf_counter() + GRACE_SECONDS, poll_until=0.0)
+        stream.listen(time.perf_counter() + GRACE_SECONDS)
     finally:
         connection.close()
     return wire
@@ -60,19 +56,11 @@ class _Frames:
         self._wire = wire
         self._buffer = bytearray()
 
-    def listen(self, until: float, *, poll_until: float) -> None:
-        """Sleeps in `select` until `until`, reading what comes; then polls until `poll_until`."""
+    def listen(self, until: float) -> None:
+        """Sleeps until `until`, reading what comes."""
         while (left := until - time.perf_counter()) > 0:
             if select.select([self._connection], [], [], left)[0]:
                 self._read()
-        while time.perf_counter() < poll_until:
-            self._read()
-
-    def poll(self, until: float) -> None:
-        """Asks the socket again and again until `clear` comes or it is `until`."""
-        cleared = len(self._wire.cleared_at)
-        while time.perf_counter() < until and len(self._wire.cleared_at) == cleared:
-            self._read()
 
     def _read(self) -> None:
         try:

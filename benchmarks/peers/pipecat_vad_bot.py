@@ -7,14 +7,15 @@ output. pipecat's documentation shows Twilio with its FastAPI transport; this on
 classes, sends `clear` from the same place and needs no web framework. It does not read the `start` message,
 so the stream's id is agreed beforehand.
 
-The caller is `benchmarks.clear_driver`, in this process. Which message completes the decision comes from
+The caller is `benchmarks.precise`, in this process. Which message completes the decision comes from
 pipecat's own `SileroVADAnalyzer` over the same audio beforehand: it counts windows of audio, not the clock,
 so it decides the same. The VAD's parameters are pipecat's defaults: confidence 0.7, start 0.2 s, stop 0.2
 s, minimum volume 0.6.
 
-In the time measured: the driver's write, the loopback, the WebSocket library, JSON and mu-law decoding, the
+In the time measured: the loopback, the bot's waking up, the WebSocket library, JSON and mu-law decoding, the
 hops to the VAD, Silero on its thread (and the loudness measure that pipecat 1.14 takes with it), the turn's
-start, the interruption through the rest of the chain, the write of `clear`, and the driver's read.
+start, the interruption through the rest of the chain, and the write of `clear`; not
+the driver's own waking up, which is small (`benchmarks.precise`).
 
 `--serve PORT` runs the bot alone.
 """
@@ -32,9 +33,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clear_driver import RATE, STREAM_SID, Wire, caller_audio, drive, report
+from benchmarks.clear_driver import RATE, STREAM_SID, Wire, caller_audio, report
 from benchmarks.measure import default_loop, emit, environment, new_loop, noise
 from benchmarks.peers.pipecat_session import SETUPS, Pass, peer, running
+from benchmarks.precise import drive_precisely
 
 # pipecat_session comes first: it silences the log before pipecat writes its banner.
 # isort: split
@@ -127,7 +129,7 @@ async def decisions(payloads: list[bytes]) -> list[int]:
 def run(rounds: int = 30, setups: tuple[str, ...] = ("lean",), loop: str | None = None) -> dict[str, Any]:
     """`rounds` barge-ins over a real socket in real time, as a dict for JSON. 1.1 s a round, 37 s in all.
 
-    `loop` is the bot's event loop, "asyncio" or "uvloop" (default: uvloop if there); the driver's is asyncio.
+    `loop` is the bot's event loop, "asyncio" or "uvloop" (default: uvloop if there).
     """
     loop = loop or default_loop()
     payloads = caller_audio(rounds)
@@ -148,7 +150,7 @@ def run(rounds: int = 30, setups: tuple[str, ...] = ("lean",), loop: str | None 
 
 async def _call_bot(payloads: list[bytes], setup: str, loop: str) -> Wire:
     async with _bot(setup, loop) as url:
-        return await drive(url, payloads)
+        return await asyncio.to_thread(drive_precisely, url, payloads)
 
 
 @contextlib.asynccontextmanager
