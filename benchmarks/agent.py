@@ -38,11 +38,11 @@ from processors.twilio.codec import TwilioCodec
 from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.assets import speech
 from voiceflow.call import Call
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, tap
 from voiceflow.frames import TurnStart
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, tap
-from voiceflow.server import Server, Settings
-from voiceflow.serving import Listener, until_stopped, warm
+from voiceflow.server.listener import Listener, until_stopped, warm
+from voiceflow.server.server import Server, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = "+12025550666"

@@ -16,11 +16,11 @@ from loguru import logger
 from benchmarks.measure import default_loop, emit, environment, noise
 from voiceflow import __version__
 from voiceflow.call import Call
-from voiceflow.codec import LineStarted
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor
+from voiceflow.engine.pump import Pump
 from voiceflow.frames import PHONE, Frame
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor
-from voiceflow.pump import Pump
+from voiceflow.line.codec import LineStarted
 from voiceflow.testing.line import MemoryCodec
 
 CLEAR = MemoryCodec().clear()

@@ -34,9 +34,9 @@ from typing import Any
 
 from benchmarks.chain import Live, finish, live, ours, target
 from benchmarks.measure import default_loop, new_loop, summary
+from voiceflow.engine.processor import Processor, on, tap
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import AudioIn, AudioOut, ControlFrame, Frame, Token
-from voiceflow.processor import Processor, on, tap
-from voiceflow.reply import Reply
 
 INLINE_AT_MOST, ASYNC_AT_MOST = 1.0, 8.0
 MULAW_20MS = bytes(160)

@@ -24,7 +24,7 @@ from benchmarks.measure import summary
 
 AT_MOST_MS = 100.0
 SERVER = (
-    "from voiceflow.serving import Listener; from processors.twilio.routes import TwilioRoutes; "
+    "from voiceflow.server.listener import Listener; from processors.twilio.routes import TwilioRoutes; "
     "from processors.silero import SileroVAD"
 )
 STATEMENTS = (

@@ -43,9 +43,9 @@ from typing import Any
 
 from benchmarks.chain import CLEAR, Live, finish, live, ours, target
 from benchmarks.measure import default_loop, new_loop, summary
+from voiceflow.engine.processor import Processor, on, tap
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import AudioOut, CallerFrame, Interrupt, Prompt
-from voiceflow.processor import Processor, on, tap
-from voiceflow.reply import Reply
 
 PROCESSORS = 10
 MIDDLE = 5

@@ -27,7 +27,7 @@ from benchmarks.agent import FAULTY, Agent, running
 from benchmarks.chain import finish, ours, target
 from benchmarks.clear_driver import QUIET_FRAMES, TALK_FRAMES, caller_audio
 from benchmarks.measure import default_loop
-from processors.twilio.caller import SimulatedCaller
+from processors.twilio.simulated.caller import SimulatedCaller
 from voiceflow.audio import decode
 from voiceflow.errors import LinkError
 from voiceflow.frames import PHONE

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from pathlib import Path
 
+from voiceflow.engine.processor import Processor, on
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import AudioFormat, AudioOut, Prompt, ReplyEnd
-from voiceflow.processor import Processor, on
 
 PIECE_SECONDS = 0.5
 """Audio per frame: small enough that the sink's back-pressure works, large enough to cost nothing."""

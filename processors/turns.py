@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from voiceflow.engine.processor import Processor, tap
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import AudioIn, VoiceStart, VoiceStop
-from voiceflow.processor import Processor, tap
 
 
 class VADTurns(Processor):

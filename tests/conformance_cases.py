@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 
+from voiceflow.engine.processor import Processor, on, tap
+from voiceflow.engine.reply import Reply
 from voiceflow.errors import LinkError
 from voiceflow.frames import (
     AgentFrame,
@@ -22,8 +24,6 @@ from voiceflow.frames import (
     Transcript,
     TurnEnd,
 )
-from voiceflow.processor import Processor, on, tap
-from voiceflow.reply import Reply
 from voiceflow.services import Services
 from voiceflow.testing import ScriptedLink
 

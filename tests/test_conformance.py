@@ -31,6 +31,8 @@ from processors.play import Play
 from processors.silero.vad import SileroVAD
 from processors.turns import VADTurns
 from voiceflow.audio import encode, read_wav, write_wav
+from voiceflow.engine.processor import Processor, on, tap
+from voiceflow.engine.reply import Reply
 from voiceflow.errors import VoiceflowError
 from voiceflow.frames import (
     AgentFrame,
@@ -45,8 +47,6 @@ from voiceflow.frames import (
     Token,
     TurnEnd,
 )
-from voiceflow.processor import Processor, on, tap
-from voiceflow.reply import Reply
 from voiceflow.testing import NotConforming, Rig, check_processor
 from voiceflow.testing import conformance as conformance_module
 from voiceflow.testing.rules import RULES

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from voiceflow import Pipeline, loader
+from voiceflow import Pipeline
 from voiceflow.errors import DeclarationError, PipelineFileError
-from voiceflow.project import Project
+from voiceflow.server import loader
+from voiceflow.server.project import Project
 
 if TYPE_CHECKING:
     from voiceflow import Call
@@ -32,6 +33,8 @@ def pipeline(call):
 def _fresh_interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Puts back `sys.path` and `sys.modules`, as if each test had a process of its own."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in [name for name in sys.modules if name.startswith("_pipeline_")]:  # another test file's
+        monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     yield
     for name in sys.modules.keys() - before:
@@ -375,7 +378,7 @@ def test_pipeline_that_is_not_a_function(write: Write) -> None:
     text = GOOD + "pipeline = pipeline(None)\n"
     assert "pipeline is of type Pipeline, not a function" in str(refused(write("agent.py", text)))
     assert "pipeline is a module" in str(
-        refused(write("agent.py", "import voiceflow.pipeline as pipeline\n"))
+        refused(write("agent.py", "import voiceflow.engine.pipeline as pipeline\n"))
     )
 
 

@@ -153,7 +153,7 @@ site = voiceflow.__path__[0].removesuffix("/voiceflow")
 ours = [m.name for m in pkgutil.walk_packages([site + "/processors"], "processors.")]
 for name in ours:
     importlib.import_module(name)
-from voiceflow.loader import load
+from voiceflow.server.loader import load
 print(json.dumps([site, list(processors.__path__), ours, sys.modules["processors.mine"].__file__]))
 """
     site, folders, ours, mine = ask(fresh, project, script)
@@ -167,7 +167,7 @@ def test_pipeline_file_of_the_project_loads(fresh: Path, project: Path) -> None:
     script = """
 import json, sys
 sys.path.pop(0)  # a console script does not have the project's folder there
-from voiceflow.loader import load
+from voiceflow.server.loader import load
 agent = load("pipelines/agent.py")
 print(json.dumps([repr(agent.make(None)), sorted(map(str, agent.sources()))]))
 """
@@ -182,7 +182,7 @@ def test_init_file_in_the_project_is_explained(fresh: Path, project: Path, folde
     script = """
 import json, sys
 from voiceflow.errors import PipelineFileError
-from voiceflow.loader import load
+from voiceflow.server.loader import load
 try:
     load("pipelines/agent.py")
 except PipelineFileError as error:
@@ -193,7 +193,7 @@ except PipelineFileError as error:
     assert "Delete that file" in text
 
 
-@pytest.mark.parametrize("module", ["voiceflow", "voiceflow.loader"])
+@pytest.mark.parametrize("module", ["voiceflow", "voiceflow.server.loader"])
 def test_import_is_light(fresh: Path, project: Path, module: str) -> None:
     script = """
 import importlib, json, sys

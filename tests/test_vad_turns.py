@@ -19,7 +19,7 @@ from voiceflow.assets import speech
 from voiceflow.audio import encode, read_wav
 from voiceflow.batching import Batcher
 from voiceflow.call import Call
-from voiceflow.codec import LineStarted
+from voiceflow.engine.pipeline import Pipeline
 from voiceflow.errors import DeclarationError, VoiceflowError
 from voiceflow.frames import (
     PHONE,
@@ -34,7 +34,7 @@ from voiceflow.frames import (
     VoiceStart,
     VoiceStop,
 )
-from voiceflow.pipeline import Pipeline
+from voiceflow.line.codec import LineStarted
 from voiceflow.services import Services
 from voiceflow.testing import ScriptedLink, check_processor
 from voiceflow.testing.line import MemoryCodec

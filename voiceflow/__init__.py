@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Any
 from voiceflow.version import __version__
 
 if TYPE_CHECKING:
-    from voiceflow.buffers import Depth as Depth
     from voiceflow.call import Call as Call
     from voiceflow.call import CallResult as CallResult
+    from voiceflow.engine.buffers import Depth as Depth
+    from voiceflow.engine.history import Message as Message
+    from voiceflow.engine.pipeline import Pipeline as Pipeline
+    from voiceflow.engine.processor import Processor as Processor
+    from voiceflow.engine.processor import on as on
+    from voiceflow.engine.processor import tap as tap
+    from voiceflow.engine.reply import Reply as Reply
     from voiceflow.errors import CallEnded as CallEnded
     from voiceflow.errors import CallError as CallError
     from voiceflow.errors import DeclarationError as DeclarationError
@@ -48,26 +54,20 @@ if TYPE_CHECKING:
     from voiceflow.frames import VoiceStart as VoiceStart
     from voiceflow.frames import VoiceStop as VoiceStop
     from voiceflow.frames import Word as Word
-    from voiceflow.history import Message as Message
-    from voiceflow.link import Link as Link
-    from voiceflow.pipeline import Pipeline as Pipeline
-    from voiceflow.processor import Processor as Processor
-    from voiceflow.processor import on as on
-    from voiceflow.processor import tap as tap
-    from voiceflow.reply import Reply as Reply
+    from voiceflow.line.link import Link as Link
 
 _HOMES = {
-    "buffers": "Depth",
+    "engine.buffers": "Depth",
     "call": "Call CallResult",
     "errors": "CallEnded CallError DeclarationError LinkError ProcessorError VoiceflowError",
     "frames": "AgentFrame AudioIn AudioOut CallEnd CallerFrame CallStart ControlFrame DraftEnd DraftResumed "
     "Dtmf Fault Frame Heard Interrupt Prompt ReplyEnd Sentence Token Transcript TurnEnd TurnStart "
     "VoiceStart VoiceStop Word",
-    "history": "Message",
-    "link": "Link",
-    "pipeline": "Pipeline",
-    "processor": "Processor on tap",
-    "reply": "Reply",
+    "engine.history": "Message",
+    "line.link": "Link",
+    "engine.pipeline": "Pipeline",
+    "engine.processor": "Processor on tap",
+    "engine.reply": "Reply",
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}
 

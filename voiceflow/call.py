@@ -16,23 +16,23 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from voiceflow.buffers import Depth
 from voiceflow.clock import trace_clock
-from voiceflow.codec import Codec, LineStarted
+from voiceflow.engine.buffers import Depth
+from voiceflow.engine.history import History
+from voiceflow.engine.keeper import TurnKeeper
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor
+from voiceflow.engine.pump import Pump
+from voiceflow.engine.tasks import Overdue, Tasks
+from voiceflow.engine.turns import Action, Kill
 from voiceflow.errors import CallEnded, DeclarationError, LineError, LinkError, ProcessorError, VoiceflowError
 from voiceflow.frames import CallEnd, CallStart, Fault, ReplyEnd, Sentence
-from voiceflow.history import History
-from voiceflow.keeper import TurnKeeper
-from voiceflow.line import Line
-from voiceflow.link import Link
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor
-from voiceflow.pump import Pump
+from voiceflow.line.codec import Codec, LineStarted
+from voiceflow.line.link import Link
+from voiceflow.line.sink import LineSink
+from voiceflow.line.source import LineSource
+from voiceflow.line.stream import Line
 from voiceflow.services import Services
-from voiceflow.sink import LineSink
-from voiceflow.source import LineSource
-from voiceflow.tasks import Overdue, Tasks
-from voiceflow.turns import Action, Kill
 
 if TYPE_CHECKING:
     from loguru import Logger

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from voiceflow.history import Message
-    from voiceflow.reply import Reply
+    from voiceflow.engine.history import Message
+    from voiceflow.engine.reply import Reply
 
 
 class Lane(enum.Enum):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from voiceflow.clock import is_virtual
-from voiceflow.link import Link
+from voiceflow.line.link import Link
 
 if TYPE_CHECKING:
     import aiohttp
@@ -62,7 +62,7 @@ class Services:
             return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
     async def _dial_websocket(self, url: str, *, headers: Mapping[str, str], timeout: float) -> Link:
-        from voiceflow.websocket import connect, session
+        from voiceflow.line.websocket import connect, session
 
         if self._http is None or self._http.closed:
             self._http = session()

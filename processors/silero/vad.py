@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from processors.silero.hysteresis import Hysteresis, Started, Stopped
 from processors.silero.model import WINDOW, SileroModel, SileroState
 from voiceflow.batching import Batcher
+from voiceflow.engine.processor import Processor, tap
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import AudioIn, VoiceStart, VoiceStop
-from voiceflow.processor import Processor, tap
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,6 @@
 """Twilio Media Streams: the codec of the line, webhook signatures, TwiML, and a simulated caller.
 
-The caller (`processors.twilio.caller`) is not imported here: only tests, `dial` and `demo` need it.
+The caller (`processors.twilio.simulated.caller`) is not imported here: only tests, `dial` and `demo` need it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ import json
 from binascii import a2b_base64, b2a_base64
 from typing import Any
 
-from voiceflow.codec import (
+from voiceflow.frames import PHONE
+from voiceflow.line.codec import (
     LineAudio,
     LineDigit,
     LineEvent,
@@ -23,7 +24,6 @@ from voiceflow.codec import (
     LineStopped,
     Wire,
 )
-from voiceflow.frames import PHONE
 
 DIGITS = frozenset("0123456789*#ABCD")
 CALLER_TRACKS = ("inbound", "inbound_track")
@@ -31,7 +31,7 @@ CALLER_TRACKS = ("inbound", "inbound_track")
 
 
 class TwilioCodec:
-    """One Media Stream. Implements `voiceflow.codec.Codec`; one instance per socket."""
+    """One Media Stream. Implements `voiceflow.line.codec.Codec`; one instance per socket."""
 
     name = "twilio"
     format = PHONE

@@ -21,10 +21,10 @@ from loguru import logger
 from processors.twilio import twiml
 from processors.twilio.codec import TwilioCodec
 from processors.twilio.signature import SETTINGS_HEADER, SIGNATURE_HEADER, valid
-from voiceflow.admission import NotAdmitted
 from voiceflow.errors import VoiceflowError
-from voiceflow.server import BODY_LIMIT, Refused, Server
-from voiceflow.websocket import WebSocketLink
+from voiceflow.line.websocket import WebSocketLink
+from voiceflow.server.admission import NotAdmitted
+from voiceflow.server.server import BODY_LIMIT, Refused, Server
 
 VOICE, STREAM, AFTER = "/twilio/voice", "/twilio/ws/", "/twilio/after/"
 FORM = "application/x-www-form-urlencoded"
@@ -36,7 +36,7 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5}
 
 
 class TwilioRoutes:
-    """The three routes, on a `voiceflow.server.Server`. Without `auth_token` nothing is verified: then the
+    """The three routes, on a `voiceflow.server.server.Server`. Without `auth_token` nothing is verified: then the
     server must listen on loopback only, which `voiceflow run` sees to. VoiceflowError for a fallback
     number that cannot be dialled."""
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from voiceflow.call import Call, CallResult
-from voiceflow.codec import LineStarted, Wire
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, on, tap
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import PHONE, AudioOut, Dtmf, Interrupt, Prompt, ReplyEnd, Sentence
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, on, tap
-from voiceflow.reply import Reply
-from voiceflow.sink import LineSink
+from voiceflow.line.codec import LineStarted, Wire
+from voiceflow.line.sink import LineSink
 from voiceflow.testing.line import MemoryCodec
 from voiceflow.testing.links import ScriptedLink
 

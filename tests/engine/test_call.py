@@ -10,10 +10,10 @@ import pytest
 from engine_calls import Speaker, Turner, phone, settled
 
 from voiceflow.call import Call, Phase
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import CallEnded, DeclarationError, LinkError
 from voiceflow.frames import AudioIn, CallEnd, CallStart, Dtmf, Heard, Prompt, ReplyEnd, Sentence
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, on, tap
 from voiceflow.services import Services
 from voiceflow.testing import Break, Close, ScriptedLink, run
 from voiceflow.testing.line import MemoryCodec
@@ -140,7 +140,7 @@ def test_say_when_the_call_ends_first() -> None:
 
 
 def test_only_so_many_may_wait_to_say_something() -> None:
-    from voiceflow.keeper import WAITING_BOUND
+    from voiceflow.engine.keeper import WAITING_BOUND
 
     async def main() -> None:
         async with phone(Speaker()) as p:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from voiceflow.call import Call
-from voiceflow.check import check
+from voiceflow.engine.check import check
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import (
     AgentFrame,
@@ -27,8 +29,6 @@ from voiceflow.frames import (
     VoiceStart,
     Way,
 )
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, on, tap
 from voiceflow.testing.line import MemoryCodec
 
 
@@ -135,7 +135,12 @@ def test_what_is_needed_and_made_nowhere() -> None:
 
 
 def test_a_chain_that_never_speaks() -> None:
-    assert "LineSink needs AudioOut" in refuse(Detector(), Turner())
+    """It may be meant, for a recorder; where something speaks, what is missing in between is told."""
+    call = Call(MemoryCodec())
+    assert Pipeline(call.source(), Detector(), Turner(), call.sink()).warnings == [
+        "nothing in this chain speaks: the caller hears nothing"
+    ]
+    assert "LineSink needs AudioOut" in refuse(Detector(), Turner(), Model())
 
 
 def test_what_is_made_too_late() -> None:
@@ -252,7 +257,7 @@ def test_reply_end_that_would_overtake_what_a_background_task_pushes() -> None:
 
 
 def test_what_nobody_takes_is_suspicious_only() -> None:
-    assert accept(Recogniser(), Model()).warnings == ["nothing after Model takes its Token"]
+    assert accept(Recogniser(), Model(), Player()).warnings == ["nothing after Model takes its Token"]
 
 
 def test_needs_emits_and_pushes_list_frame_types() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from engine_calls import Speaker, phone, settled
 
+from voiceflow.engine.history import History
+from voiceflow.engine.interrupt import interrupt
+from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.processor import Processor, on, tap
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import AudioIn, Frame, Interrupt, Prompt, ReplyEnd, Sentence, Token, TurnEnd, TurnStart
-from voiceflow.history import History
-from voiceflow.interrupt import interrupt
-from voiceflow.mouth import HeardText
-from voiceflow.processor import Processor, on, tap
-from voiceflow.reply import Reply
 from voiceflow.testing import run
 from voiceflow.testing.rig import Rig
 

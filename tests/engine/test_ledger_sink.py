@@ -12,12 +12,12 @@ from engine_calls import PACKET, RATE, phone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.processor import Processor, on
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import AudioOut, Heard, Prompt, ReplyEnd, Word
-from voiceflow.ledger import Ledger
-from voiceflow.mouth import HeardText
-from voiceflow.pacing import Pacer
-from voiceflow.processor import Processor, on
-from voiceflow.reply import Reply
+from voiceflow.line.ledger import Ledger
+from voiceflow.line.pacing import Pacer
 from voiceflow.testing import run
 
 SECOND = b"\x01" * RATE
@@ -108,7 +108,7 @@ def test_without_alignments_it_is_rounded_down_to_a_word_and_marked_estimated() 
         assert book.text(reply, samples) == HeardText(text, samples, samples > 0)
     assert book.text(reply, 8000) == HeardText("one two three", 8000, False), "whole stretches are certain"
     assert book.text(reply, 12000) == HeardText("one two three four", 12000, True)
-    assert book.text(reply, 16000) == HeardText("one two three four five", 16000, False)
+    assert book.text(reply, 16000) == HeardText("one two three four five", 16000, False, complete=True)
 
 
 def test_a_stretch_whose_audio_is_still_coming_is_not_taken_for_all_of_it() -> None:

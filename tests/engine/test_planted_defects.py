@@ -24,12 +24,12 @@ from engine_laws import (
     live,
 )
 
-from voiceflow import inbox, pump, routes, turns
 from voiceflow.call import Call
-from voiceflow.codec import LineStarted
+from voiceflow.engine import inbox, pump, routes, turns
+from voiceflow.engine.pipeline import Pipeline
 from voiceflow.frames import PHONE, AudioOut, ReplyEnd
-from voiceflow.pipeline import Pipeline
-from voiceflow.sink import LineSink
+from voiceflow.line.codec import LineStarted
+from voiceflow.line.sink import LineSink
 from voiceflow.testing import run
 from voiceflow.testing.line import MemoryCodec
 from voiceflow.testing.links import ScriptedLink

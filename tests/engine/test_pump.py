@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from voiceflow import pump as pump_module
-from voiceflow.buffers import Policy
 from voiceflow.call import Call
-from voiceflow.codec import LineStarted
+from voiceflow.engine import pump as pump_module
+from voiceflow.engine.buffers import Policy
+from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, handler_for, on, tap
+from voiceflow.engine.routes import CALLER, Action
 from voiceflow.errors import CallEnded, CallError, DeclarationError
 from voiceflow.frames import (
     PHONE,
@@ -34,10 +37,7 @@ from voiceflow.frames import (
     Transcript,
     TurnStart,
 )
-from voiceflow.mouth import HeardText
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, handler_for, on, tap
-from voiceflow.routes import CALLER, Action
+from voiceflow.line.codec import LineStarted
 from voiceflow.testing import run
 from voiceflow.testing.line import MemoryCodec
 from voiceflow.testing.links import ScriptedLink

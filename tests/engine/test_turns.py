@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from voiceflow.turns import (
+from voiceflow.engine.turns import (
     EagerEnd,
     Evidence,
     Floor,

@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from loguru import logger
 
-from processors.twilio.caller import SimulatedCaller
 from processors.twilio.codec import TwilioCodec
 from processors.twilio.routes import STREAM, VOICE, TwilioRoutes
 from processors.twilio.signature import SIGNATURE_HEADER, sign
+from processors.twilio.simulated.caller import SimulatedCaller
 from voiceflow.audio import encode
 from voiceflow.call import Call, CallResult
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import VoiceflowError
 from voiceflow.frames import AudioIn, AudioOut, Dtmf, Prompt, ReplyEnd
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, on, tap
-from voiceflow.server import Server, Settings
-from voiceflow.serving import Listener, warm
+from voiceflow.server.listener import Listener, warm
+from voiceflow.server.server import Server, Settings
 
 AUTH_TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -336,7 +336,7 @@ LOOP = os.environ.get("VOICEFLOW_TEST_LOOP", "asyncio")
 @pytest.fixture(autouse=True)
 def _nobody_asks_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most carriers here are rude: they leave without a `stop`, and never ask what comes next."""
-    monkeypatch.setattr("voiceflow.admission.QUESTION_WAIT", 0.05)
+    monkeypatch.setattr("voiceflow.server.admission.QUESTION_WAIT", 0.05)
 
 
 @pytest.fixture

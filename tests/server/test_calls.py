@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from pipelines import vad_only
-from processors.twilio.caller import Speech
-from voiceflow import line, source, websocket
+from processors.twilio.simulated.caller import Speech
 from voiceflow.assets import speech
 from voiceflow.audio import read_wav
 from voiceflow.call import Call
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import LinkError
 from voiceflow.frames import AudioIn, AudioOut, Dtmf, Sentence
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, on, tap
-from voiceflow.server import FALLBACK
+from voiceflow.line import source, websocket
+from voiceflow.line import stream as line
+from voiceflow.server.server import FALLBACK
 
 CLUBS = read_wav(speech("ten_of_clubs"))[1440:6400]
 """A person, 0.62 s, voiced from the first sample on."""

@@ -17,12 +17,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from processors.twilio.caller import SimulatedCaller
-from voiceflow import admission
+from processors.twilio.simulated.caller import SimulatedCaller
 from voiceflow.call import Call
 from voiceflow.errors import VoiceflowError
-from voiceflow.server import FALLBACK, Server
-from voiceflow.serving import Listener
+from voiceflow.server import admission
+from voiceflow.server.listener import Listener
+from voiceflow.server.server import FALLBACK, Server
 
 MAIN = [sys.executable, "-c", "from voiceflow.cli import main; main()"]
 ROOT = Path(__file__).parents[2]

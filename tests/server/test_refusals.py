@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from processors.twilio.signature import SIGNATURE_HEADER, sign
-from voiceflow import admission, server
+from voiceflow.server import admission, server
 
 AUTH_TOKEN = "0123456789abcdef0123456789abcdef"
 PUBLIC = "https://agent.example.com"

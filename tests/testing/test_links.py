@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voiceflow.errors import BufferOverflowError, LinkError
-from voiceflow.link import Link
+from voiceflow.line.link import Link
 from voiceflow.testing import Break, Close, Leak, ScriptedLink, pair, run
 
 

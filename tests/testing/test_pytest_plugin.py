@@ -164,7 +164,12 @@ def test_loading_the_plugin_loads_nothing_heavy():
     ).stdout.split()
     assert "voiceflow.testing.pytest_plugin" in loaded
     heavy = {"aiohttp", "asyncio", "loguru", "numpy", "onnxruntime", "rich", "soxr", "typer", "uvloop"}
-    ours = {"voiceflow.frames", "voiceflow.pipeline", "voiceflow.testing.clock", "voiceflow.testing.links"}
+    ours = {
+        "voiceflow.frames",
+        "voiceflow.engine.pipeline",
+        "voiceflow.testing.clock",
+        "voiceflow.testing.links",
+    }
     assert not set(loaded) & (heavy | ours)
 
 

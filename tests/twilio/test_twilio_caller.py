@@ -17,14 +17,14 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from processors.twilio import twiml
-from processors.twilio.caller import SimulatedCaller, Speech
 from processors.twilio.codec import TwilioCodec
-from processors.twilio.report import Event
 from processors.twilio.signature import SIGNATURE_HEADER, valid
-from processors.twilio.webhook import shown
+from processors.twilio.simulated.caller import SimulatedCaller, Speech
+from processors.twilio.simulated.report import Event
+from processors.twilio.simulated.webhook import shown
 from voiceflow.audio import decode, encode, read_wav
-from voiceflow.codec import LineAudio, LineEvent, LineMark, LineStarted, LineStopped
 from voiceflow.errors import LinkError
+from voiceflow.line.codec import LineAudio, LineEvent, LineMark, LineStarted, LineStopped
 
 TOKEN = "the-one-time-token"
 CLOSING = web.AppKey("closing", asyncio.Event)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.twilio.carrier import CarrierCodec, Clear, Complaint, Mark, Play
 from processors.twilio.codec import TwilioCodec
-from voiceflow.codec import (
+from processors.twilio.simulated.carrier import CarrierCodec, Clear, Complaint, Mark, Play
+from voiceflow.frames import PHONE
+from voiceflow.line.codec import (
     Codec,
     LineAudio,
     LineDigit,
@@ -23,7 +24,6 @@ from voiceflow.codec import (
     LineStarted,
     LineStopped,
 )
-from voiceflow.frames import PHONE
 
 STREAM = "MZ18ad3ab5a668481ce02b83e7395059f0"
 CALL = "CA8b0d4e4e5c5a4f0f9e0d1c2b3a495867"

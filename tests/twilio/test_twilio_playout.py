@@ -7,8 +7,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.twilio.handset import Handset
-from processors.twilio.playout import MOST_MARKS, Played, Playout
+from processors.twilio.simulated.handset import Handset
+from processors.twilio.simulated.playout import MOST_MARKS, Played, Playout
 
 FULL = 60
 """A small bound, so that random runs reach it."""

@@ -10,11 +10,11 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from processors.twilio.carrier import CarrierCodec
 from processors.twilio.codec import TwilioCodec
-from processors.twilio.handset import Handset
-from processors.twilio.report import CallReport, Event
-from processors.twilio.stream import Line, MediaStream, Socket, StreamClock
+from processors.twilio.simulated.carrier import CarrierCodec
+from processors.twilio.simulated.handset import Handset
+from processors.twilio.simulated.report import CallReport, Event
+from processors.twilio.simulated.stream import Line, MediaStream, Socket, StreamClock
 from voiceflow.testing import run
 
 STREAM = "MZ1"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import typer
 
 from voiceflow.errors import VoiceflowError
-from voiceflow.serving import LOOPBACK
+from voiceflow.server.listener import LOOPBACK
 
 
 def seconds(value: float) -> float:

@@ -13,12 +13,12 @@ from rich.markup import escape
 
 from voiceflow.cli import checks
 from voiceflow.cli.checks import seconds
+from voiceflow.cli.logs import configure
 from voiceflow.errors import LinkError, VoiceflowError
 from voiceflow.frames import PHONE
-from voiceflow.logs import configure
 
 if TYPE_CHECKING:
-    from processors.twilio.report import Samples
+    from processors.twilio.simulated.report import Samples
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -137,9 +137,9 @@ async def _dial(
     auth_token: str = "",
     public_url: str = "",
 ) -> None:
-    from processors.twilio.caller import SimulatedCaller, Speech
-    from processors.twilio.report import Event
     from processors.twilio.routes import VOICE
+    from processors.twilio.simulated.caller import SimulatedCaller, Speech
+    from processors.twilio.simulated.report import Event
     from voiceflow.audio import read_wav
     from voiceflow.cli.timeline import Timeline, bars
 
@@ -204,9 +204,9 @@ async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
     """Serves a pipeline file on a free port for one call; its base URL."""
     from processors.twilio.codec import TwilioCodec
     from processors.twilio.routes import TwilioRoutes
-    from voiceflow.loader import load
-    from voiceflow.server import Server
-    from voiceflow.serving import Listener, warm
+    from voiceflow.server.listener import Listener, warm
+    from voiceflow.server.loader import load
+    from voiceflow.server.server import Server
 
     server = Server(load(file))
     await warm(server.agent, TwilioCodec(), server)

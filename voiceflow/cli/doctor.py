@@ -112,7 +112,7 @@ def _model() -> Finding:
 def _pipeline(file: Path) -> Finding:
     from processors.twilio.codec import TwilioCodec
     from voiceflow.call import Call
-    from voiceflow.loader import load
+    from voiceflow.server.loader import load
 
     try:
         pipeline = load(file).make(Call(TwilioCodec()))

@@ -9,8 +9,8 @@ import typer
 from processors.twilio.codec import TwilioCodec
 from voiceflow.call import Call
 from voiceflow.cli.run import File
-from voiceflow.drawing import draw
-from voiceflow.loader import load
+from voiceflow.engine.drawing import draw
+from voiceflow.server.loader import load
 
 
 def graph(

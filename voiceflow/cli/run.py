@@ -15,12 +15,12 @@ from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.call import Call
 from voiceflow.cli import checks
 from voiceflow.cli.checks import seconds
+from voiceflow.cli.logs import configure
+from voiceflow.engine.pipeline import Pipeline
 from voiceflow.errors import VoiceflowError
-from voiceflow.loader import PipelineFile, load
-from voiceflow.logs import configure
-from voiceflow.pipeline import Pipeline
-from voiceflow.server import FALLBACK, Server, Settings
-from voiceflow.serving import LOOPBACK, Listener, until_stopped, warm
+from voiceflow.server.listener import LOOPBACK, Listener, until_stopped, warm
+from voiceflow.server.loader import PipelineFile, load
+from voiceflow.server.server import FALLBACK, Server, Settings
 
 RELOAD_SECONDS = 0.5
 """How often `--reload` looks at the files."""

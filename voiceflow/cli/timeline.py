@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from processors.twilio.report import CallReport, Event, Samples
+from processors.twilio.simulated.report import CallReport, Event, Samples
 from voiceflow.frames import PHONE
 
 BAR_WIDTH = 76

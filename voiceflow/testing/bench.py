@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from voiceflow.call import Call, Phase
+from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, handler_for, on
+from voiceflow.engine.reply import Reply
 from voiceflow.errors import CallEnded
 from voiceflow.frames import AgentFrame, CallerFrame, Frame, Heard, Way
-from voiceflow.mouth import HeardText
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, handler_for, on
-from voiceflow.reply import Reply
 from voiceflow.services import Services
 from voiceflow.testing.clock import VirtualTimeLoop
 from voiceflow.testing.line import MemoryCodec

@@ -35,9 +35,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from voiceflow.engine.processor import Processor
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import AgentFrame, Frame
-from voiceflow.processor import Processor
-from voiceflow.reply import Reply
 from voiceflow.services import Services
 from voiceflow.testing import rules
 from voiceflow.testing.bench import ENDED, SETTLED, Bench, Cut, Sound, StepLoop

@@ -6,8 +6,8 @@ out   b"..." audio   "mark NAME"   "clear"
 
 from __future__ import annotations
 
-from voiceflow.codec import LineAudio, LineDigit, LineEvent, LineIgnored, LineMark, LineStopped, Wire
 from voiceflow.frames import PHONE, AudioFormat
+from voiceflow.line.codec import LineAudio, LineDigit, LineEvent, LineIgnored, LineMark, LineStopped, Wire
 
 
 class MemoryCodec:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from voiceflow.codec import Wire
 from voiceflow.errors import BufferOverflowError, LinkError
-from voiceflow.link import Link
+from voiceflow.line.codec import Wire
+from voiceflow.line.link import Link
 
 BROKE = "the connection broke"
 BOUND = 10_000

@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from voiceflow.call import Call, CallResult
-from voiceflow.codec import LineStarted
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, on
+from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.errors import VoiceflowError
 from voiceflow.frames import PHONE, AudioFormat, ControlFrame, Frame
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Processor, on
-from voiceflow.reply import Reply, ReplyState
+from voiceflow.line.codec import LineStarted
 from voiceflow.services import Services
 from voiceflow.testing.line import MemoryCodec
 from voiceflow.testing.links import ScriptedLink

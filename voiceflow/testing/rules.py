@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
+from voiceflow.engine.processor import handler_for
+from voiceflow.engine.reply import Reply
 from voiceflow.errors import DeclarationError, VoiceflowError
 from voiceflow.frames import AgentFrame, CallerFrame, Frame, ReplyEnd
-from voiceflow.processor import handler_for
-from voiceflow.reply import Reply
 from voiceflow.testing.bench import Bench, Note, Sound
 
 DECLARES = "declares what it emits"

@@ -15,7 +15,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from voiceflow.check import BY_AUTHORITY, BY_ENGINE
+from voiceflow.engine.check import BY_AUTHORITY, BY_ENGINE
+from voiceflow.engine.history import Message
+from voiceflow.engine.processor import Processor, handler_for
+from voiceflow.engine.reply import Reply
 from voiceflow.errors import VoiceflowError
 from voiceflow.frames import (
     AgentFrame,
@@ -37,9 +40,6 @@ from voiceflow.frames import (
     VoiceStart,
     VoiceStop,
 )
-from voiceflow.history import Message
-from voiceflow.processor import Processor, handler_for
-from voiceflow.reply import Reply
 
 Frames = Sequence[Frame] | Callable[[Reply], Sequence[Frame]]
 """Sample frames, or what makes them for a reply."""

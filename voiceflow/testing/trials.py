@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
-from voiceflow.check import BY_AUTHORITY, BY_ENGINE
+from voiceflow.engine.check import BY_AUTHORITY, BY_ENGINE
+from voiceflow.engine.processor import Processor
 from voiceflow.errors import CallEnded, DeclarationError, LinkError, VoiceflowError
 from voiceflow.frames import Frame
-from voiceflow.link import Link
-from voiceflow.processor import Processor
+from voiceflow.line.link import Link
 from voiceflow.services import Dial, Services
 from voiceflow.testing import rules
 from voiceflow.testing.bench import Bench, StepLoop

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from voiceflow.engine.processor import Processor, handler_for
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import (
     AgentFrame,
@@ -24,16 +25,16 @@ from voiceflow.frames import (
     TurnStart,
     Way,
 )
-from voiceflow.processor import Processor, handler_for
-from voiceflow.sink import LineSink
-from voiceflow.source import LineSource
+from voiceflow.line.sink import LineSink
+from voiceflow.line.source import LineSource
 
 BY_ENGINE: tuple[type[Frame], ...] = (CallStart, CallEnd, Fault, Interrupt)
 """Made by the engine, seen everywhere."""
 BY_AUTHORITY: tuple[type[Frame], ...] = (TurnStart, DraftEnd, DraftResumed, TurnEnd, Prompt)
 """Made by the TurnKeeper at the position of the turn's authority."""
 BY_PROGRAM: tuple[type[Frame], ...] = (Sentence, ReplyEnd)
-"""Made by `call.say()` at the top of the chain. They do not count as made: a chain must speak by itself."""
+"""Made by `call.say()` at the top of the chain. They count as made only where no processor speaks by itself:
+between a language model and a voice they would hide that the sentence aggregator is missing."""
 
 
 def check(chain: Sequence[Processor], *, parts: bool = False) -> list[str]:
@@ -106,6 +107,8 @@ def _check_needs(chain: Sequence[Processor], index: int) -> None:
 
 def _made(chain: Sequence[Processor], index: int, wanted: type[Frame]) -> bool:
     """Whether a frame of this type can reach the processor at `index`."""
+    if not _speaks(chain[:index]) and (wanted in BY_PROGRAM or isinstance(chain[index], LineSink)):
+        return True  # a chain that only listens, or says only what the program tells it to
     if wanted in (Frame, AgentFrame) or any(issubclass(t, wanted) for t in BY_ENGINE):
         return True
     if any(p.takes_turns for p in chain[:index]) and any(issubclass(t, wanted) for t in BY_AUTHORITY):
@@ -114,6 +117,11 @@ def _made(chain: Sequence[Processor], index: int, wanted: type[Frame]) -> bool:
     if wanted.way is not Way.DOWN:
         makers += chain[index + 1 :]
     return any(issubclass(t, wanted) for p in makers for t in (*type(p).emits, *type(p).pushes))
+
+
+def _speaks(chain: Sequence[Processor]) -> bool:
+    """Whether any of these processors makes agent frames."""
+    return any(issubclass(t, AgentFrame) for p in chain for t in (*type(p).emits, *type(p).pushes))
 
 
 def _missing(chain: Sequence[Processor], index: int, needed: type[Frame]) -> str:
@@ -131,6 +139,8 @@ def _missing(chain: Sequence[Processor], index: int, needed: type[Frame]) -> str
 def _suspicions(chain: Sequence[Processor]) -> list[str]:
     """Frames that some processor makes and nobody takes."""
     found = []
+    if isinstance(chain[-1], LineSink) and not _speaks(chain[:-1]):
+        found.append("nothing in this chain speaks: the caller hears nothing")
     for index, processor in enumerate(chain):
         for made in dict.fromkeys(type(processor).emits):
             takers = chain[index + 1 :] if made.way is Way.DOWN else chain

@@ -2,7 +2,7 @@
 
 A codec turns one message from the socket into line events, and audio, marks and clear into messages.
 It never awaits, never reads a clock and holds no audio. Everything that costs thought - pacing, marks,
-clear, the ledger - is shared by all carriers and lives in `voiceflow.sink`.
+clear, the ledger - is shared by all carriers and lives in `voiceflow.line.sink`.
 """
 
 from __future__ import annotations

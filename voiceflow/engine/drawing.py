@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from voiceflow.engine.pipeline import Pipeline
+from voiceflow.engine.processor import Handles, Kind, Processor
 from voiceflow.frames import Frame, Way
-from voiceflow.pipeline import Pipeline
-from voiceflow.processor import Handles, Kind, Processor
 
 _HOW = {Kind.PLAIN: "", Kind.GENERATOR: "", Kind.COROUTINE: " (waits)", Kind.ASYNC_GENERATOR: " (waits)"}
 

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from voiceflow.buffers import Depth, Policy, Pressure, Relief
+from voiceflow.engine.buffers import Depth, Policy, Pressure, Relief
+from voiceflow.engine.inbox import Inbox
+from voiceflow.engine.processor import Kind, Processor
+from voiceflow.engine.reply import Reply
+from voiceflow.engine.routes import AGENT, ASYNC, CALLER, CONTROL, Action, Route, Stop
 from voiceflow.errors import BufferOverflowError, CallEnded, DeclarationError
 from voiceflow.frames import AgentFrame, ControlFrame, Frame, Way
-from voiceflow.inbox import Inbox
-from voiceflow.processor import Kind, Processor
-from voiceflow.reply import Reply
-from voiceflow.routes import AGENT, ASYNC, CALLER, CONTROL, Action, Route, Stop
 
 FRAMES_A_TICK = 256
 """Frames moved before other tasks get a turn: about 1 ms of work for a chain of ten in-line processors."""
@@ -95,8 +95,17 @@ class Pump:
             await self.relief(index, lane)
 
     def inject(self, frame: Frame, index: int) -> None:
-        """`push` for the engine's own frames, which no processor declares; -1 is above the first one."""
-        self._send(frame, self._routes.get(frame.__class__) or self._resolve(frame.__class__), index)
+        """`push` for the engine's own frames, which no processor declares; -1 is above the first one.
+
+        What goes both ways is seen by the processor at `index` too: it may be a model that speaks itself.
+        """
+        route = self._routes.get(frame.__class__) or self._resolve(frame.__class__)
+        if route.way is Way.BOTH:
+            here = max(index, 0)
+            self._enter(route.lane, frame, route.down[here])
+            self._enter(route.lane, frame, route.up[here])
+        else:
+            self._send(frame, route, index)
 
     @property
     def behind(self) -> bool:

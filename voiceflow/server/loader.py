@@ -26,11 +26,11 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from voiceflow.errors import DeclarationError, PipelineFileError
-from voiceflow.project import Project
+from voiceflow.server.project import Project
 
 if TYPE_CHECKING:
     from voiceflow.call import Call
-    from voiceflow.pipeline import Pipeline
+    from voiceflow.engine.pipeline import Pipeline
 
 EXAMPLE = """\
     def pipeline(call):
@@ -62,7 +62,7 @@ class PipelineFile:
 
     def make(self, call: Call) -> Pipeline:
         """Calls the file's `pipeline(call)`. PipelineFileError when that raises or gives no Pipeline."""
-        from voiceflow.pipeline import Pipeline
+        from voiceflow.engine.pipeline import Pipeline
 
         try:
             with self._project.noting_imports():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from voiceflow.check import check
+from voiceflow.engine.check import check
+from voiceflow.engine.processor import Processor, handler_for
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import Frame
-from voiceflow.processor import Processor, handler_for
-from voiceflow.sink import LineSink
-from voiceflow.source import LineSource
+from voiceflow.line.sink import LineSink
+from voiceflow.line.source import LineSource
 
 
 class Pipeline:

@@ -15,9 +15,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
 from voiceflow.call import Call
-from voiceflow.codec import Codec
 from voiceflow.errors import ProcessorError, VoiceflowError
-from voiceflow.server import BODY_LIMIT, Agent, Server
+from voiceflow.line.codec import Codec
+from voiceflow.server.server import BODY_LIMIT, Agent, Server
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

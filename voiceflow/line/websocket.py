@@ -21,7 +21,7 @@ _OVER = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.C
 
 
 class WebSocketLink:
-    """A `voiceflow.link.Link` over an open WebSocket of either side.
+    """A `voiceflow.line.link.Link` over an open WebSocket of either side.
 
     `transport` is the connection below it: it is cut when the other side does not even let us say goodbye,
     because a transport that is merely closed waits for ever for what it has still to send.

@@ -31,8 +31,8 @@ from voiceflow.frames import AgentFrame, CallerFrame, ControlFrame, Frame
 
 if TYPE_CHECKING:
     from voiceflow.call import Call
-    from voiceflow.keeper import TurnKeeper
-    from voiceflow.pump import Pump
+    from voiceflow.engine.keeper import TurnKeeper
+    from voiceflow.engine.pump import Pump
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
@@ -246,9 +246,14 @@ def _collect(cls: type[Processor]) -> list[Handles]:
     for base in reversed(cls.__mro__):
         here: dict[tuple[type[Frame], bool], str] = {}
         for method, function in vars(base).items():
-            for key, name in list(found.items()):  # overridden by name, with or without a decorator
-                if name == method:
-                    del found[key]
+            overridden = [key for key, name in found.items() if name == method]
+            if overridden and not hasattr(function, _MARK):
+                raise DeclarationError(
+                    f"{base.__name__}.{method} overrides a handler of {overridden[0][0].__name__} without a "
+                    f"decorator, so it would never be called: write @on or @tap above it, or rename it"
+                )
+            for key in overridden:
+                del found[key]
             if (mark := getattr(function, _MARK, None)) is None:
                 continue
             types, is_tap, stops = mark

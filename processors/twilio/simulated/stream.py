@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import aiohttp
 
-from processors.twilio import carrier
-from processors.twilio.carrier import FRAME_SAMPLES, CarrierCodec, Clear, Complaint, Mark, Play
-from processors.twilio.handset import Handset
-from processors.twilio.playout import Played, Playout
-from processors.twilio.report import STUTTER, CallReport, Kind
+from processors.twilio.simulated import carrier
+from processors.twilio.simulated.carrier import FRAME_SAMPLES, CarrierCodec, Clear, Complaint, Mark, Play
+from processors.twilio.simulated.handset import Handset
+from processors.twilio.simulated.playout import Played, Playout
+from processors.twilio.simulated.report import STUTTER, CallReport, Kind
 from voiceflow.frames import PHONE
 
 FRAME = FRAME_SAMPLES / PHONE.rate

@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from voiceflow.engine.history import History
+from voiceflow.engine.mouth import HeardText, Mouth
+from voiceflow.engine.processor import Processor
+from voiceflow.engine.pump import Pump
+from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.frames import Interrupt
-from voiceflow.history import History
-from voiceflow.mouth import HeardText, Mouth
-from voiceflow.processor import Processor
-from voiceflow.pump import Pump
-from voiceflow.reply import Reply, ReplyState
 
 Reap = Callable[[Processor, "asyncio.Task[None]"], None]
 
@@ -39,6 +39,6 @@ def interrupt(
         mouth.clear(reply)
     for processor, task in pump.detach(reply, cancel=True):
         reap(processor, task)
-    history.agent_was_heard(heard.text, cut=True)
+    history.agent_was_heard(heard.text, cut=not heard.complete)
     pump.inject(Interrupt(reply, reason, heard.text), origin)
     return heard

@@ -7,12 +7,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from voiceflow.buffers import Depth, Policy
-from voiceflow.codec import Codec, LineStarted, Wire
+from voiceflow.engine.buffers import Depth, Policy
+from voiceflow.engine.reply import Reply
 from voiceflow.errors import BufferOverflowError, LinkError
 from voiceflow.frames import AudioFormat
-from voiceflow.link import Link
-from voiceflow.reply import Reply
+from voiceflow.line.codec import Codec, LineStarted, Wire
+from voiceflow.line.link import Link
 
 OUTBOX_BOUND = 512
 """Messages not yet taken by the socket: a carrier that has not read for about 50 s of audio."""

@@ -18,12 +18,12 @@ from typing import Any, Protocol
 from aiohttp import web
 from loguru import logger
 
-from voiceflow.admission import Admission, NotAdmitted, Outcome, Promise
 from voiceflow.call import Call, CallResult
-from voiceflow.codec import Codec, LineIgnored, LineRefused, LineStarted
+from voiceflow.engine.pipeline import Pipeline
 from voiceflow.errors import LineError, LinkError, VoiceflowError
-from voiceflow.link import Link
-from voiceflow.pipeline import Pipeline
+from voiceflow.line.codec import Codec, LineIgnored, LineRefused, LineStarted
+from voiceflow.line.link import Link
+from voiceflow.server.admission import Admission, NotAdmitted, Outcome, Promise
 from voiceflow.services import Services
 
 START_TIMEOUT = 5.0

@@ -17,9 +17,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.reply import Reply
 from voiceflow.frames import Word
-from voiceflow.mouth import HeardText
-from voiceflow.reply import Reply
 
 CHARACTERS_A_SECOND = 15.0
 """How fast people and voices speak, about. Used for a stretch whose audio has not all arrived."""
@@ -51,6 +51,7 @@ class _Play:
 class _Track:
     stretches: list[Stretch] = field(default_factory=list)
     total: int = 0
+    ended: bool = False
     sent: int = 0
     confirmed: int = 0
     plays: list[_Play] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Ledger:
         track = self._tracks.get(reply)
         if track is not None and track.stretches:
             track.stretches[-1].closed = True
+            track.ended = True
 
     def sent(self, reply: Reply, samples: int, plays_at: float) -> None:
         """The next `samples` were given to the line and begin to play at `plays_at` (loop time)."""
@@ -145,7 +147,8 @@ class Ledger:
             else:
                 estimated = True
                 said.append(_proportion(stretch.text, into / self._expected(stretch)))
-        return HeardText(" ".join(part for part in said if part), samples, estimated)
+        complete = track is not None and track.ended and samples >= track.total
+        return HeardText(" ".join(part for part in said if part), samples, estimated, complete)
 
     def began(self, reply: Reply) -> bool:
         """Whether the line was given any audio of `reply`."""

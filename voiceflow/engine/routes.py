@@ -17,11 +17,11 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
+from voiceflow.engine.processor import Handler, Handles, Kind, Processor, handler_for
 from voiceflow.frames import AgentFrame, CallerFrame, ControlFrame, Frame, Lane, Way
-from voiceflow.processor import Handler, Handles, Kind, Processor, handler_for
 
 if TYPE_CHECKING:
-    from voiceflow.inbox import Inbox
+    from voiceflow.engine.inbox import Inbox
 
 CONTROL, CALLER, AGENT = 0, 1, 2
 """Lanes as the pump counts them: the lower goes first."""

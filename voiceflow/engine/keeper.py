@@ -2,7 +2,7 @@
 
 It alone creates TurnStart, DraftEnd, DraftResumed, TurnEnd, Prompt, Interrupt and Replies. The turn's
 authority reaches it as `self.turns`; the line tells it when a reply was played; `call.say` asks it for
-the floor. It has no rules of its own: those are all in `voiceflow.turns`.
+the floor. It has no rules of its own: those are all in `voiceflow.engine.turns`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from voiceflow import turns
+from voiceflow.engine import turns
+from voiceflow.engine.history import History
+from voiceflow.engine.interrupt import Reap, interrupt
+from voiceflow.engine.mouth import HeardText, Mouth
+from voiceflow.engine.pump import Pump
+from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.errors import CallEnded
 from voiceflow.frames import DraftEnd, DraftResumed, Prompt, TurnEnd, TurnStart
-from voiceflow.history import History
-from voiceflow.interrupt import Reap, interrupt
-from voiceflow.mouth import HeardText, Mouth
-from voiceflow.pump import Pump
-from voiceflow.reply import Reply, ReplyState
 
 WAITING_BOUND = 64
 """How many `say` may wait for the floor."""
@@ -132,7 +132,7 @@ class TurnKeeper:
         for reply in list(self._replies.values()):
             reply.become(ReplyState.DEAD)
             heard = self._mouth.freeze(reply) if self._mouth is not None else HeardText()
-            self._history.agent_was_heard(heard.text, cut=True)
+            self._history.agent_was_heard(heard.text, cut=not heard.complete)
             self._settle(reply, heard)
         self._replies.clear()
         while self._waiting:

@@ -12,14 +12,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from voiceflow.buffers import Depth, Policy, Relief
+from voiceflow.engine.buffers import Depth, Policy, Relief
+from voiceflow.engine.processor import Kind, Processor
+from voiceflow.engine.routes import AGENT, CALLER, Action, Stop
 from voiceflow.errors import BufferOverflowError
 from voiceflow.frames import AudioIn, Frame
-from voiceflow.processor import Kind, Processor
-from voiceflow.routes import AGENT, CALLER, Action, Stop
 
 if TYPE_CHECKING:
-    from voiceflow.pump import Pump
+    from voiceflow.engine.pump import Pump
 
 FRAMES_A_TURN = 64
 """Frames a runner handles before it lets other tasks run, when no handler of its own ever waits."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from voiceflow.codec import (
+from voiceflow.engine.processor import Processor
+from voiceflow.errors import LineError, LinkError
+from voiceflow.frames import AudioIn, Dtmf
+from voiceflow.line.codec import (
     LineAudio,
     LineDigit,
     LineEvent,
@@ -14,11 +17,8 @@ from voiceflow.codec import (
     LineStarted,
     LineStopped,
 )
-from voiceflow.errors import LineError, LinkError
-from voiceflow.frames import AudioIn, Dtmf
-from voiceflow.line import Line
-from voiceflow.processor import Processor
-from voiceflow.sink import LineSink
+from voiceflow.line.sink import LineSink
+from voiceflow.line.stream import Line
 
 FAULTS_BOUND = 1000
 """Messages that break the protocol after which the stream is given up."""

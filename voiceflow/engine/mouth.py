@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from voiceflow.reply import Reply
+from voiceflow.engine.reply import Reply
 
 
 @dataclass(slots=True, frozen=True)
@@ -18,6 +18,8 @@ class HeardText:
     text: str = ""
     samples: int = 0
     estimated: bool = False
+    complete: bool = False
+    """It was all there was to hear."""
 
 
 @runtime_checkable

@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 import aiohttp
 from yarl import URL
 
-from processors.twilio import carrier
-from processors.twilio.report import CallReport, HttpStep
 from processors.twilio.signature import SIGNATURE_HEADER, sign
-from processors.twilio.stream import CLOSE_TIMEOUT, Socket
+from processors.twilio.simulated import carrier
+from processors.twilio.simulated.report import CallReport, HttpStep
+from processors.twilio.simulated.stream import CLOSE_TIMEOUT, Socket
 from voiceflow.errors import LinkError
 
 MOST_TWIML = 64 * 1024

@@ -10,16 +10,16 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from voiceflow.buffers import Depth, Policy, Relief
+from voiceflow.engine.buffers import Depth, Policy, Relief
+from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.processor import Processor, on
+from voiceflow.engine.reply import Reply, ReplyState
+from voiceflow.engine.routes import AGENT
 from voiceflow.errors import BufferOverflowError
 from voiceflow.frames import AudioOut, Heard, ReplyEnd
-from voiceflow.ledger import Ledger
-from voiceflow.line import Line
-from voiceflow.mouth import HeardText
-from voiceflow.pacing import Pacer
-from voiceflow.processor import Processor, on
-from voiceflow.reply import Reply, ReplyState
-from voiceflow.routes import AGENT
+from voiceflow.line.ledger import Ledger
+from voiceflow.line.pacing import Pacer
+from voiceflow.line.stream import Line
 
 QUEUE_MARK_SECONDS = 30.0
 """Queued audio above which whoever makes it is held."""
@@ -48,6 +48,16 @@ class _Outgoing:
     """All was sent; the last mark is on its way."""
 
 
+@dataclass(slots=True)
+class _Mark:
+    """A mark that was sent. It comes back when the first `samples` of the reply were played, or because
+    the line was cleared: then it proves nothing."""
+
+    reply: Reply
+    samples: int
+    cleared: bool = False
+
+
 class LineSink(Processor):
     """Plays AudioOut to the caller.
 
@@ -56,6 +66,7 @@ class LineSink(Processor):
     they are confirmed. Underruns - the carrier's buffer ran dry inside a reply - are counted.
     """
 
+    needs = (AudioOut,)
     emits = (Heard,)
 
     def __init__(self, line: Line, *, lead: float = 0.2, chunk: float = 0.1) -> None:
@@ -66,7 +77,7 @@ class LineSink(Processor):
         self.marks_cleared = 0
         self.clears = 0
         self._queued: dict[Reply, _Outgoing] = {}
-        self._marks: dict[str, tuple[Reply, int]] = {}
+        self._marks: dict[str, _Mark] = {}
         self._mark_number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._relief = Relief()
@@ -150,12 +161,12 @@ class LineSink(Processor):
 
     def mark_returned(self, name: str) -> None:
         """A mark came back. It proves that its audio was heard only if we did not clear it first."""
-        known = self._marks.pop(name, None)
-        if known is None:
-            self.marks_cleared += 1
+        mark = self._marks.pop(name, None)
+        if mark is None or mark.cleared:
+            self.marks_cleared += mark is not None
             return
         self.marks_heard += 1
-        reply, samples = known
+        reply, samples = mark.reply, mark.samples
         if reply.dead:
             return
         self.ledger.confirm(reply, samples)
@@ -251,7 +262,7 @@ class LineSink(Processor):
             return
         self._mark_number += 1
         name = f"r{reply.number}.{self._mark_number}"
-        self._marks[name] = (reply, samples)
+        self._marks[name] = _Mark(reply, samples)
         while len(self._marks) > MARKS_BOUND:
             del self._marks[next(iter(self._marks))]
         self.line.send(self.line.codec.mark(name), reply)
@@ -306,7 +317,8 @@ class LineSink(Processor):
 
     def _clear_line(self) -> None:
         """Empties the carrier's buffer. The marks that are out will come back and prove nothing."""
-        self._marks.clear()
+        for mark in self._marks.values():
+            mark.cleared = True
         self.line.send(self.line.codec.clear())
         self.clears += 1
         self.pacer.cleared(self._now())

@@ -19,11 +19,11 @@ from typing import Any, Self
 
 import aiohttp
 
-from processors.twilio.call import TwilioCall
-from processors.twilio.handset import Handset
-from processors.twilio.report import CallReport, Event, Kind, Samples, track
-from processors.twilio.stream import CLOSE_TIMEOUT, SEND_TIMEOUT, Line, MediaStream
-from processors.twilio.webhook import Webhook
+from processors.twilio.simulated.call import TwilioCall
+from processors.twilio.simulated.handset import Handset
+from processors.twilio.simulated.report import CallReport, Event, Kind, Samples, track
+from processors.twilio.simulated.stream import CLOSE_TIMEOUT, SEND_TIMEOUT, Line, MediaStream
+from processors.twilio.simulated.webhook import Webhook
 from voiceflow.audio import encode
 from voiceflow.errors import LinkError
 from voiceflow.frames import PHONE
@@ -51,7 +51,7 @@ class SimulatedCaller:
     timeout         real seconds for each HTTP request and for the upgrade
     longest         seconds after which the call is broken off, whatever happens
     on_event        called with each event as it happens
-    speed, delay_out, delay_in, announce, media, start_overrides: see `processors.twilio.stream.Line`
+    speed, delay_out, delay_in, announce, media, start_overrides: see `processors.twilio.simulated.stream.Line`
 
     Raises LinkError when the webhook refuses, does not answer or answers with something that is no TwiML,
     and after a refused upgrade, once the TwiML behind it has been followed. `report` is complete then too.

@@ -10,12 +10,12 @@ from xml.etree.ElementTree import Element
 
 import aiohttp
 
-from processors.twilio import carrier
-from processors.twilio.carrier import CarrierCodec
-from processors.twilio.handset import Handset
-from processors.twilio.report import CallReport, Kind
-from processors.twilio.stream import Line, MediaStream, Socket, StreamClock
-from processors.twilio.webhook import Webhook, shown, stream_fault
+from processors.twilio.simulated import carrier
+from processors.twilio.simulated.carrier import CarrierCodec
+from processors.twilio.simulated.handset import Handset
+from processors.twilio.simulated.report import CallReport, Kind
+from processors.twilio.simulated.stream import Line, MediaStream, Socket, StreamClock
+from processors.twilio.simulated.webhook import Webhook, shown, stream_fault
 from voiceflow.errors import LinkError
 from voiceflow.frames import PHONE
 
