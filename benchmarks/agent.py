@@ -38,7 +38,7 @@ from processors.twilio.codec import TwilioCodec
 from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.assets import speech
 from voiceflow.call import Call
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, tap
 from voiceflow.frames import TurnStart
 from voiceflow.server.listener import Listener, until_stopped, warm

@@ -10,8 +10,8 @@ Which message completes the decision comes from the same SileroVAD arithmetic ov
 decision's own delay after the caller began to speak, in audio; it is not in the latency.
 
 In the time measured: the loopback, the agent's waking up, the WebSocket library, JSON and mu-law decoding,
-the routes to the VAD, Silero, the turn's start, the seven steps of Interrupt, and the write of `clear`. Not in
-it: most of the driver's own waking up (`benchmarks.precise`).
+the routes to the VAD, Silero, the turn's start, the seven steps of Interrupt, and the write of `clear`. Not
+in it: most of the driver's own waking up (`benchmarks.precise`).
 
 The first round has no decision here: nothing is being said yet, so there is nothing to clear.
 

@@ -16,7 +16,7 @@ from loguru import logger
 from benchmarks.measure import default_loop, emit, environment, noise
 from voiceflow import __version__
 from voiceflow.call import Call
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor
 from voiceflow.engine.pump import Pump
 from voiceflow.frames import PHONE, Frame

@@ -378,7 +378,7 @@ def test_pipeline_that_is_not_a_function(write: Write) -> None:
     text = GOOD + "pipeline = pipeline(None)\n"
     assert "pipeline is of type Pipeline, not a function" in str(refused(write("agent.py", text)))
     assert "pipeline is a module" in str(
-        refused(write("agent.py", "import voiceflow.engine.pipeline as pipeline\n"))
+        refused(write("agent.py", "import voiceflow.declaration.pipeline as pipeline\n"))
     )
 
 

@@ -19,7 +19,7 @@ from voiceflow.assets import speech
 from voiceflow.audio import encode, read_wav
 from voiceflow.batching import Batcher
 from voiceflow.call import Call
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.errors import DeclarationError, VoiceflowError
 from voiceflow.frames import (
     PHONE,

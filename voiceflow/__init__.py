@@ -16,10 +16,9 @@ from voiceflow.version import __version__
 
 if TYPE_CHECKING:
     from voiceflow.call import Call as Call
-    from voiceflow.call import CallResult as CallResult
+    from voiceflow.declaration.pipeline import Pipeline as Pipeline
     from voiceflow.engine.buffers import Depth as Depth
     from voiceflow.engine.history import Message as Message
-    from voiceflow.engine.pipeline import Pipeline as Pipeline
     from voiceflow.engine.processor import Processor as Processor
     from voiceflow.engine.processor import on as on
     from voiceflow.engine.processor import tap as tap
@@ -55,17 +54,19 @@ if TYPE_CHECKING:
     from voiceflow.frames import VoiceStop as VoiceStop
     from voiceflow.frames import Word as Word
     from voiceflow.line.link import Link as Link
+    from voiceflow.record import CallResult as CallResult
 
 _HOMES = {
     "engine.buffers": "Depth",
-    "call": "Call CallResult",
+    "call": "Call",
+    "record": "CallResult",
     "errors": "CallEnded CallError DeclarationError LinkError ProcessorError VoiceflowError",
     "frames": "AgentFrame AudioIn AudioOut CallEnd CallerFrame CallStart ControlFrame DraftEnd DraftResumed "
     "Dtmf Fault Frame Heard Interrupt Prompt ReplyEnd Sentence Token Transcript TurnEnd TurnStart "
     "VoiceStart VoiceStop Word",
     "engine.history": "Message",
     "line.link": "Link",
-    "engine.pipeline": "Pipeline",
+    "declaration.pipeline": "Pipeline",
     "engine.processor": "Processor on tap",
     "engine.reply": "Reply",
 }

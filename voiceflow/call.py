@@ -9,18 +9,16 @@ closing               CallEnd, stop(), tasks reaped, end hooks, socket closed - 
 from __future__ import annotations
 
 import asyncio
-import enum
 import inspect
 import random
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from voiceflow.clock import trace_clock
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.buffers import Depth
 from voiceflow.engine.history import History
 from voiceflow.engine.keeper import TurnKeeper
-from voiceflow.engine.pipeline import Pipeline
 from voiceflow.engine.processor import Processor
 from voiceflow.engine.pump import Pump
 from voiceflow.engine.tasks import Overdue, Tasks
@@ -32,6 +30,7 @@ from voiceflow.line.link import Link
 from voiceflow.line.sink import LineSink
 from voiceflow.line.source import LineSource
 from voiceflow.line.stream import Line
+from voiceflow.record import CallResult, Phase, figures_of
 from voiceflow.services import Services
 
 if TYPE_CHECKING:
@@ -43,30 +42,6 @@ Hook = Callable[["Call"], Any]
 
 CLOSING_LIMIT = 5.0
 """Seconds each step of closing may take: end hooks, cancelled tasks, handlers of CallEnd."""
-
-
-class Phase(enum.Enum):
-    """Where a call is in its life."""
-
-    NEW = "new"
-    STARTING = "starting"
-    LIVE = "live"
-    CLOSING = "closing"
-    OVER = "over"
-
-
-@dataclass(slots=True)
-class CallResult:
-    """The record of a call that is over. Complete also when the call died."""
-
-    id: str
-    reason: str
-    fault: str | None
-    """What failed, naming the processor; None when the call ended as calls do."""
-    seconds: float
-    normal: bool = True
-    """Whether it ended as calls do. If not, the caller is owed the fallback: a sentence, or a person."""
-    figures: dict[str, float] = field(default_factory=dict)
 
 
 class Call:
@@ -305,21 +280,8 @@ class Call:
 
     def figures(self) -> dict[str, float]:
         """What is worth counting, at this moment."""
-        figures: dict[str, float] = {"turns": 0, "interrupts": self.interrupts}
-        if self._keeper is not None:
-            figures["turns"] = self._keeper.state.turn
-        if self._pump is not None:
-            figures["dead_frames_dropped"] = self._pump.dropped
-        pipeline = self._pipeline
-        if pipeline is not None and pipeline.source is not None:
-            figures["packets_in"] = pipeline.source.packets
-            figures["line_faults"] = sum(pipeline.source.faults.values())
-        if pipeline is not None and pipeline.sink is not None:
-            sink = pipeline.sink
-            figures["underruns"] = sink.pacer.underruns
-            figures["underrun_seconds"] = round(sink.pacer.gap_seconds, 3)
-            figures["marks_heard"], figures["clears"] = sink.marks_heard, sink.clears
-        return figures
+        turn = self._keeper.state.turn if self._keeper is not None else 0
+        return {"turns": turn, "interrupts": self.interrupts, **figures_of(self._pump, self._pipeline)}
 
     # -- inside
 

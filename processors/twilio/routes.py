@@ -36,8 +36,8 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5}
 
 
 class TwilioRoutes:
-    """The three routes, on a `voiceflow.server.server.Server`. Without `auth_token` nothing is verified: then the
-    server must listen on loopback only, which `voiceflow run` sees to. VoiceflowError for a fallback
+    """The three routes, on a `voiceflow.server.server.Server`. Without `auth_token` nothing is verified: then
+    the server must listen on loopback only, which `voiceflow run` sees to. VoiceflowError for a fallback
     number that cannot be dialled."""
 
     def __init__(self, server: Server, *, auth_token: str | None) -> None:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from voiceflow.call import Call, CallResult
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.engine.reply import Reply
 from voiceflow.frames import PHONE, AudioOut, Dtmf, Interrupt, Prompt, ReplyEnd, Sentence
 from voiceflow.line.codec import LineStarted, Wire
 from voiceflow.line.sink import LineSink
+from voiceflow.record import CallResult
 from voiceflow.testing.line import MemoryCodec
 from voiceflow.testing.links import ScriptedLink
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from engine_calls import Speaker, Turner, phone, settled
 
-from voiceflow.call import Call, Phase
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import CallEnded, DeclarationError, LinkError
 from voiceflow.frames import AudioIn, CallEnd, CallStart, Dtmf, Heard, Prompt, ReplyEnd, Sentence
+from voiceflow.record import Phase
 from voiceflow.services import Services
 from voiceflow.testing import Break, Close, ScriptedLink, run
 from voiceflow.testing.line import MemoryCodec

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from voiceflow.call import Call
-from voiceflow.engine.check import check
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.check import check
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import (

@@ -25,8 +25,8 @@ from engine_laws import (
 )
 
 from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine import inbox, pump, routes, turns
-from voiceflow.engine.pipeline import Pipeline
 from voiceflow.frames import PHONE, AudioOut, ReplyEnd
 from voiceflow.line.codec import LineStarted
 from voiceflow.line.sink import LineSink

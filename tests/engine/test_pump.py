@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine import pump as pump_module
 from voiceflow.engine.buffers import Policy
 from voiceflow.engine.mouth import HeardText
-from voiceflow.engine.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, handler_for, on, tap
 from voiceflow.engine.routes import CALLER, Action
 from voiceflow.errors import CallEnded, CallError, DeclarationError

@@ -22,11 +22,12 @@ from processors.twilio.routes import STREAM, VOICE, TwilioRoutes
 from processors.twilio.signature import SIGNATURE_HEADER, sign
 from processors.twilio.simulated.caller import SimulatedCaller
 from voiceflow.audio import encode
-from voiceflow.call import Call, CallResult
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import VoiceflowError
 from voiceflow.frames import AudioIn, AudioOut, Dtmf, Prompt, ReplyEnd
+from voiceflow.record import CallResult
 from voiceflow.server.listener import Listener, warm
 from voiceflow.server.server import Server, Settings
 

@@ -13,7 +13,7 @@ from processors.twilio.simulated.caller import Speech
 from voiceflow.assets import speech
 from voiceflow.audio import read_wav
 from voiceflow.call import Call
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import LinkError
 from voiceflow.frames import AudioIn, AudioOut, Dtmf, Sentence

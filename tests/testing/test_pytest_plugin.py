@@ -166,7 +166,7 @@ def test_loading_the_plugin_loads_nothing_heavy():
     heavy = {"aiohttp", "asyncio", "loguru", "numpy", "onnxruntime", "rich", "soxr", "typer", "uvloop"}
     ours = {
         "voiceflow.frames",
-        "voiceflow.engine.pipeline",
+        "voiceflow.declaration.pipeline",
         "voiceflow.testing.clock",
         "voiceflow.testing.links",
     }

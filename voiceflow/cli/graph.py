@@ -9,7 +9,7 @@ import typer
 from processors.twilio.codec import TwilioCodec
 from voiceflow.call import Call
 from voiceflow.cli.run import File
-from voiceflow.engine.drawing import draw
+from voiceflow.declaration.drawing import draw
 from voiceflow.server.loader import load
 
 

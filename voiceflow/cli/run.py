@@ -16,7 +16,7 @@ from voiceflow.call import Call
 from voiceflow.cli import checks
 from voiceflow.cli.checks import seconds
 from voiceflow.cli.logs import configure
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.errors import VoiceflowError
 from voiceflow.server.listener import LOOPBACK, Listener, until_stopped, warm
 from voiceflow.server.loader import PipelineFile, load

@@ -4,6 +4,5 @@ processor  what users write            routes, inbox, pump   how its frames move
 turns      the pure reducer            keeper                does what the reducer says
 reply      one answer, live or dead    interrupt             the seven steps that kill it
 mouth      what plays replies          history               what was said
-pipeline   a declared chain            check, drawing        what is known of it beforehand
 buffers    bounds, names, depths       tasks                 nothing runs without an owner
 """

@@ -30,7 +30,7 @@ from voiceflow.server.project import Project
 
 if TYPE_CHECKING:
     from voiceflow.call import Call
-    from voiceflow.engine.pipeline import Pipeline
+    from voiceflow.declaration.pipeline import Pipeline
 
 EXAMPLE = """\
     def pipeline(call):
@@ -62,7 +62,7 @@ class PipelineFile:
 
     def make(self, call: Call) -> Pipeline:
         """Calls the file's `pipeline(call)`. PipelineFileError when that raises or gives no Pipeline."""
-        from voiceflow.engine.pipeline import Pipeline
+        from voiceflow.declaration.pipeline import Pipeline
 
         try:
             with self._project.noting_imports():

@@ -18,11 +18,12 @@ from typing import Any, Protocol
 from aiohttp import web
 from loguru import logger
 
-from voiceflow.call import Call, CallResult
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.errors import LineError, LinkError, VoiceflowError
 from voiceflow.line.codec import Codec, LineIgnored, LineRefused, LineStarted
 from voiceflow.line.link import Link
+from voiceflow.record import CallResult
 from voiceflow.server.admission import Admission, NotAdmitted, Outcome, Promise
 from voiceflow.services import Services
 

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from voiceflow.call import Call, Phase
+from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.mouth import HeardText
-from voiceflow.engine.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, handler_for, on
 from voiceflow.engine.reply import Reply
 from voiceflow.errors import CallEnded
 from voiceflow.frames import AgentFrame, CallerFrame, Frame, Heard, Way
+from voiceflow.record import Phase
 from voiceflow.services import Services
 from voiceflow.testing.clock import VirtualTimeLoop
 from voiceflow.testing.line import MemoryCodec

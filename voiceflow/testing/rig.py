@@ -15,13 +15,14 @@ import asyncio
 from types import TracebackType
 from typing import Self, TypeVar
 
-from voiceflow.call import Call, CallResult
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.call import Call
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Processor, on
 from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.errors import VoiceflowError
 from voiceflow.frames import PHONE, AudioFormat, ControlFrame, Frame
 from voiceflow.line.codec import LineStarted
+from voiceflow.record import CallResult
 from voiceflow.services import Services
 from voiceflow.testing.line import MemoryCodec
 from voiceflow.testing.links import ScriptedLink

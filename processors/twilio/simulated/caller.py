@@ -51,7 +51,7 @@ class SimulatedCaller:
     timeout         real seconds for each HTTP request and for the upgrade
     longest         seconds after which the call is broken off, whatever happens
     on_event        called with each event as it happens
-    speed, delay_out, delay_in, announce, media, start_overrides: see `processors.twilio.simulated.stream.Line`
+    speed, delay_out, delay_in, announce, media, start_overrides: see `stream.Line` beside this file
 
     Raises LinkError when the webhook refuses, does not answer or answers with something that is no TwiML,
     and after a refused upgrade, once the TwiML behind it has been followed. `report` is complete then too.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voiceflow.engine.check import check
+from voiceflow.declaration.check import check
 from voiceflow.engine.processor import Processor, handler_for
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import Frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voiceflow.engine.pipeline import Pipeline
+from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.processor import Handles, Kind, Processor
 from voiceflow.frames import Frame, Way
 
