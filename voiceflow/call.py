@@ -73,6 +73,8 @@ class Call:
         self.services = services or Services()
         self.limit = limit
         """Seconds after which the call is ended whatever happens."""
+        self.deadline: float | None = None
+        """When that is, on `loop.time()`; None before the line is open."""
         self.random = random.Random(seed)
         """Where all randomness of the call comes from; seeded, a call can be replayed."""
         self.phase = Phase.NEW
@@ -248,7 +250,8 @@ class Call:
         self.line.open(link, started)
         self.parameters = {**self.parameters, **started.parameters}
         began = loop.time()
-        deadline = loop.call_later(self.limit, self.end, f"the call reached its limit of {self.limit:g} s")
+        self.deadline = began + self.limit
+        deadline = loop.call_at(self.deadline, self.end, f"the call reached its limit of {self.limit:g} s")
         try:
             started_or_over: list[asyncio.Future[Any]] = [self._starting, self._over]
             await asyncio.wait(started_or_over, return_when=asyncio.FIRST_COMPLETED)

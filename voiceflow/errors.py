@@ -8,7 +8,10 @@
     │   ├── BufferOverflowError a buffer passed its hard bound; names the buffer
     │   └── CallEnded           the call is over: nothing can be said or sent on it any more
     ├── LinkError               a connection to a vendor failed, closed or did not answer in time
-    └── LineError               the carrier's side broke its protocol
+    ├── LineError               the carrier's side broke its protocol
+    ├── AudioFileError          a recording that cannot be read (voiceflow.audio)
+    ├── Refused, NotAdmitted    a call or a stream that the server does not take (voiceflow.server)
+    └── Deadlock, Livelock, Leak, NotConforming    what a test found (voiceflow.testing)
 
 Messages say what happened and what to do next. They never contain keys or tokens.
 """
