@@ -202,7 +202,7 @@ def test_the_deadline_ends_the_call() -> None:
             await asyncio.sleep(31)
             assert p.call.phase is Phase.OVER
         assert p.result.reason == "the call reached its limit of 30 s"
-    assert p.call.deadline == 30.0
+        assert p.call.deadline == 30.0
         assert p.result.seconds == pytest.approx(30.0)
 
     run(main())
