@@ -75,6 +75,8 @@ class _Frames:
             opcode, payload = frame
             if opcode == 8:
                 raise ConnectionError("the far side closed")
+            if opcode == 9:
+                self._connection.send(_masked(0x8A, payload))  # unanswered pings end the connection
             if opcode != 1:
                 continue
             event = json.loads(payload)
@@ -121,8 +123,11 @@ def _upgrade(url: str) -> socket.socket:
 
 
 def _text(message: str) -> bytes:
-    """A masked text frame; the mask is zero, which is allowed and leaves the payload as it is."""
-    payload = message.encode()
+    return _masked(0x81, message.encode())
+
+
+def _masked(head: int, payload: bytes) -> bytes:
+    """A masked frame; the mask is zero, which is allowed and leaves the payload as it is."""
     size = len(payload)
-    head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0x80 | 126]) + size.to_bytes(2)
-    return head + bytes(4) + payload
+    length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2)
+    return bytes([head]) + length + bytes(4) + payload
