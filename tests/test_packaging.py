@@ -121,7 +121,7 @@ def test_wheel_holds_the_data(wheel: Path) -> None:
     assert len(recordings) >= 2
     assert "voiceflow/assets/speech/LICENSE" in size
     licences = {name.split("/licenses/")[1] for name in size if "/licenses/" in name}
-    assert licences == {"LICENSE", "processors/silero/LICENSE"}
+    assert licences == {"LICENSE", "processors/silero/LICENSE", "voiceflow/assets/speech/LICENSE"}
 
 
 def test_shared_folders_are_namespace_packages(wheel: Path) -> None:
