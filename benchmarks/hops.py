@@ -167,6 +167,7 @@ def run(
         "setups": setups,
         "targets": [
             target("in-line hop", _worst(setups, "def"), INLINE_AT_MOST, "us"),
+            target("in-line hop (plain generator)", _worst(setups, "generator"), INLINE_AT_MOST, "us"),
             target("async hop (async def)", _worst(setups, "async def"), ASYNC_AT_MOST, "us"),
             target("async hop (async generator)", _worst(setups, "async generator"), ASYNC_AT_MOST, "us"),
         ],

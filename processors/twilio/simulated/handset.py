@@ -29,7 +29,7 @@ class Handset:
     def __init__(self) -> None:
         self.position = 0
         """The first sample that has not been read."""
-        self._speech: deque[tuple[int, bytes]] = deque()
+        self._speech: deque[tuple[int, bytes]] = deque()  # as long as the test's own script
         self._free = 0
         self._acts: list[Act] = []
 

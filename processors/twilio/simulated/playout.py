@@ -48,7 +48,7 @@ class Playout:
         self._end = 0  # where the last stretch ends; samples before `_now` have been played
         self._playing = False
         self._stretches: list[tuple[int, bytearray]] = []
-        self._marks: deque[tuple[int, str]] = deque()
+        self._marks: deque[tuple[int, str]] = deque()  # bounded by MOST_MARKS in `mark`
 
     def audio(self, at: int, audio: bytes) -> list[Played]:
         """Queues `audio` (mu-law)."""
