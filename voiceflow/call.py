@@ -15,12 +15,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from voiceflow.clock import trace_clock
+from voiceflow.declaration.check import check_keys
 from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.buffers import Depth
 from voiceflow.engine.history import History
-from voiceflow.engine.keeper import TurnKeeper
+from voiceflow.engine.keeper import TurnKeeper, Watch
+from voiceflow.engine.mouth import HeardText
 from voiceflow.engine.processor import Processor
 from voiceflow.engine.pump import Pump
+from voiceflow.engine.reply import Reply
 from voiceflow.engine.tasks import Overdue, Tasks
 from voiceflow.engine.turns import Action, Kill
 from voiceflow.errors import CallEnded, DeclarationError, LineError, LinkError, ProcessorError, VoiceflowError
@@ -32,6 +35,7 @@ from voiceflow.line.source import LineSource
 from voiceflow.line.stream import Line
 from voiceflow.record import CallResult, Phase, figures_of
 from voiceflow.services import Services
+from voiceflow.trace.recorder import FIRSTS, Recorder
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -80,6 +84,8 @@ class Call:
         self.phase = Phase.NEW
         self.fault: str | None = None
         self.interrupts = 0
+        self.trace: Recorder
+        """What happened, and where the time went; from `prepare` on."""
         self._tasks = Tasks()
         self._links: list[Link] = []
         self._start_hooks: list[Hook] = []
@@ -221,14 +227,16 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._pipeline = pipeline
         self._over = self._loop.create_future()
-        self._pump = Pump(pipeline.chain, self._fail)
+        self.trace = Recorder(trace_clock(self._loop), self._owner)
+        check_keys(pipeline.chain)
+        self._pump = Pump(pipeline.chain, self._fail, dict.fromkeys(FIRSTS, self.trace.made))
         self._keeper = TurnKeeper(
             self._pump,
             self.history,
             authority=pipeline.authority,
             mouth=pipeline.sink,
             reap=self._reap,
-            watch=self._watch,
+            watch=_Watch(self),
         )
         for index, processor in enumerate(pipeline.chain):
             processor._bind(self, self._pump, index)
@@ -329,9 +337,9 @@ class Call:
             self.log.warning(f"the line was lost: {error}")
         self.end(f"the line was lost: {error}", normal=False)
 
-    def _watch(self, action: Action) -> None:
-        if isinstance(action, Kill):
-            self.interrupts += 1
+    def _owner(self, index: int) -> str:
+        """Who stands at this position of the chain; -1 is the program (`call.say`)."""
+        return self._pipeline.chain[index].name if self._pipeline is not None and index >= 0 else "program"
 
     def _reap(self, processor: Processor, task: asyncio.Task[None]) -> None:
         """A cancelled runner cleans up in its own time; after `stop_timeout` it is named."""
@@ -406,3 +414,28 @@ class Call:
             self.log.warning(f"{what} took more than {CLOSING_LIMIT:g} s")
         except (Exception, LinkError) as error:
             self.log.opt(exception=error).warning(f"{what} failed: {error}")
+
+
+class _Watch(Watch):
+    """What the TurnKeeper tells, for the trace and the figures."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def evidence(self, last_voice: int | None) -> None:
+        call = self._call
+        spoke = None
+        if last_voice is not None:
+            samples, arrived = call.line.arrived
+            age = call.loop.time() - arrived + (samples - last_voice) / call.line.format.rate
+            spoke = call.now() - max(0.0, age)
+        assert call._pipeline is not None
+        call.trace.evidence(call._owner(call._pipeline.authority), spoke)
+
+    def action(self, action: Action) -> None:
+        if isinstance(action, Kill):
+            self._call.interrupts += 1
+        self._call.trace.action(action)
+
+    def over(self, reply: Reply, heard: HeardText) -> None:
+        self._call.trace.over(reply, heard)

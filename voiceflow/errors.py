@@ -8,6 +8,7 @@
     │   ├── BufferOverflowError a buffer passed its hard bound; names the buffer
     │   └── CallEnded           the call is over: nothing can be said or sent on it any more
     ├── LinkError               a connection to a vendor failed, closed or did not answer in time
+    │   └── LinkRefused         it answered the connection with an HTTP error; carries the status
     ├── LineError               the carrier's side broke its protocol
     ├── AudioFileError          a recording that cannot be read (voiceflow.audio)
     ├── Refused, NotAdmitted    a call or a stream that the server does not take (voiceflow.server)
@@ -18,6 +19,7 @@ Messages say what happened and what to do next. They never contain keys or token
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -69,6 +71,19 @@ class CallEnded(CallError):
 
 class LinkError(VoiceflowError):
     """A connection to a vendor failed, closed or did not answer in time."""
+
+
+class LinkRefused(LinkError):
+    """The host answered with an HTTP error instead of a connection. `headers` have names in lower case."""
+
+    def __init__(
+        self, host: str, status: int, body: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.host = host
+        self.status = status
+        self.body = body
+        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
+        super().__init__(f"{host} refused the connection: HTTP {status}")
 
 
 class LineError(VoiceflowError):

@@ -47,4 +47,6 @@ def figures_of(pump: Pump | None, pipeline: Pipeline | None) -> dict[str, float]
         figures["marks_heard"] = sink.marks_heard
         figures["marks_cleared"] = sink.marks_cleared
         figures["clears"] = sink.clears
+    for processor in pipeline.chain if pipeline is not None else ():
+        figures.update({f"{processor.name}.{name}": value for name, value in processor.figures().items()})
     return figures

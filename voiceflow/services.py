@@ -1,18 +1,19 @@
-"""What all calls of a process share: a bounded pool for model work, and the HTTP client for links."""
+"""What all calls of a process share: a bounded pool for model work, models, and warm connections."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from voiceflow.clock import is_virtual
 from voiceflow.line.link import Link
 
 if TYPE_CHECKING:
-    import aiohttp
+    import httpx2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,16 +30,35 @@ class Dial(Protocol):
     async def __call__(self, url: str, *, headers: Mapping[str, str], timeout: float) -> Link: ...
 
 
-class Services:
-    """One per process and event loop. `dial` replaces how links are made. Close it after the last call."""
+@runtime_checkable
+class Counting(Protocol):
+    """Something shared that counts what it does."""
 
-    def __init__(self, *, dial: Dial | None = None, workers: int = WORKERS) -> None:
+    name: str
+
+    def figures(self) -> dict[str, float]: ...
+
+
+class Services:
+    """One per process and event loop. Close it after the last call.
+
+    `dial` replaces how links are made; `transport` makes what an SDK that speaks HTTP sends its requests
+    through, instead of a real connection. Both are for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        dial: Dial | None = None,
+        transport: Callable[[], httpx2.AsyncBaseTransport] | None = None,
+        workers: int = WORKERS,
+    ) -> None:
         self._workers = workers
         self._pool: ThreadPoolExecutor | None = None
         self._room: asyncio.Semaphore | None = None
-        self._http: aiohttp.ClientSession | None = None
         self._shared: dict[Hashable, Any] = {}
-        self.dial: Dial = dial or self._dial_websocket
+        self.dial: Dial = dial or _dial_websocket
+        self.transport = transport
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """What all calls share under `key`, made on first use: a model's batcher, a pool of sockets."""
@@ -61,22 +81,23 @@ class Services:
         async with self._room:
             return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
-    async def _dial_websocket(self, url: str, *, headers: Mapping[str, str], timeout: float) -> Link:
-        from voiceflow.line.websocket import connect, session
-
-        if self._http is None or self._http.closed:
-            self._http = session()
-        return await connect(self._http, url, headers=headers, timeout=timeout)
+    def figures(self) -> dict[str, dict[str, float]]:
+        """What the shared things that count have counted: pools of connections, by name."""
+        counting = [each for each in self._shared.values() if isinstance(each, Counting)]
+        return {each.name: each.figures() for each in counting}
 
     async def close(self) -> None:
-        """Ends the pool, the HTTP client, and what is shared and has a `close` of its own. Idempotent."""
+        """Ends the pool, and what is shared and has a `close` of its own. Idempotent."""
         shared, self._shared = list(self._shared.values()), {}
         for each in shared:
-            if callable(close := getattr(each, "close", None)):
-                close()
+            if callable(close := getattr(each, "close", None)) and inspect.isawaitable(ending := close()):
+                await ending
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+
+
+async def _dial_websocket(url: str, *, headers: Mapping[str, str], timeout: float) -> Link:
+    from voiceflow.line.dialled import connect
+
+    return await connect(url, headers=headers, timeout=timeout)

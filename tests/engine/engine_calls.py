@@ -118,7 +118,7 @@ class Carrier:
         self._play()
 
     def _return(self, mark: str) -> None:
-        if self.marks:
+        if self.marks and self.link.is_open:
             self.link.peer.send(mark)
 
     @property

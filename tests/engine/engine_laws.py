@@ -519,14 +519,14 @@ async def _live(life: Life, seen: Seen, make_rig: Callable[..., Rig]) -> Record:
     pings = 0
     async with rig:
         keeper = rig.above.turns
-        watched = keeper._watch
+        watched = keeper._watch.action
 
         def watch(action: turns.Action) -> None:
             if isinstance(action, Kill):
                 killed.append(keeper._replies[action.reply])
             watched(action)
 
-        keeper._watch = watch
+        keeper._watch.action = watch  # type: ignore[method-assign]
         for wait, what, number in life.script:
             if wait:
                 await asyncio.sleep(wait)

@@ -27,6 +27,7 @@ from voiceflow.frames import (
 )
 from voiceflow.line.sink import LineSink
 from voiceflow.line.source import LineSource
+from voiceflow.vendor import MissingKeys
 
 BY_ENGINE: tuple[type[Frame], ...] = (CallStart, CallEnd, Fault, Interrupt)
 """Made by the engine, seen everywhere."""
@@ -49,6 +50,14 @@ def check(chain: Sequence[Processor], *, parts: bool = False) -> list[str]:
         if not parts:
             _check_needs(chain, index)
     return _suspicions(chain)
+
+
+def check_keys(chain: Sequence[Processor]) -> None:
+    """Raises MissingKeys naming every key that the chain needs and nobody gave. Not part of `check`: a chain
+    can be drawn and looked at without an account."""
+    missing = {key.variable: key for processor in chain for key in processor.keys if not key}
+    if missing:
+        raise MissingKeys(list(missing.values()))
 
 
 def _check_ends(chain: Sequence[Processor]) -> None:

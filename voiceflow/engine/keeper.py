@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from voiceflow.engine import turns
 from voiceflow.engine.history import History
@@ -29,6 +28,19 @@ Granted = tuple[Reply, "asyncio.Future[HeardText]"]
 """A reply to speak with, and the future of what was heard of it."""
 
 
+class Watch:
+    """Looks on, for traces and figures. Every method may be overridden; none may raise."""
+
+    def evidence(self, last_voice: int | None) -> None:
+        """A turn is about to be over; the caller's voice ended at this sample, if that is known."""
+
+    def action(self, action: turns.Action) -> None:
+        """The reducer decided this, and it is about to be done."""
+
+    def over(self, reply: Reply, heard: HeardText) -> None:
+        """Nothing more will be heard of this reply."""
+
+
 class TurnKeeper:
     """Takes evidence and keeps the one state of the call's turns. Only `take_floor` waits."""
 
@@ -40,7 +52,7 @@ class TurnKeeper:
         authority: int,
         mouth: Mouth | None,
         reap: Reap,
-        watch: Callable[[turns.Action], None],
+        watch: Watch,
     ) -> None:
         self._pump = pump
         self._history = history
@@ -63,16 +75,22 @@ class TurnKeeper:
         """The caller took the floor. A live reply is interrupted before this returns."""
         self._feed(turns.SpeechStarted())
 
-    def may_be_over(self, text: str = "") -> None:
-        """An eager end of turn: a draft is prompted with `text`."""
+    def may_be_over(self, text: str = "", *, last_voice: int | None = None) -> None:
+        """An eager end of turn: a draft is prompted with `text`. `last_voice`: see `ended`."""
+        self._watch.evidence(last_voice)
         self._feed(turns.EagerEnd(text))
 
     def resumed(self) -> None:
         """The eager end was wrong: the draft vanishes."""
         self._feed(turns.Resumed())
 
-    def ended(self, text: str = "") -> None:
-        """The turn is over. A draft of the same text becomes the reply, otherwise a new one is prompted."""
+    def ended(self, text: str = "", *, last_voice: int | None = None) -> None:
+        """The turn is over. A draft of the same text becomes the reply, otherwise a new one is prompted.
+
+        `last_voice`, when it is known, is the sample of the caller's audio at which the voice ended: what the
+        trace measures the agent's answer from.
+        """
+        self._watch.evidence(last_voice)
         self._feed(turns.SpeechEnded(text))
 
     def hold(self) -> None:
@@ -151,7 +169,7 @@ class TurnKeeper:
             while self._evidence and not self._closed:
                 self._state, actions = turns.reduce(self._state, self._evidence.popleft())
                 for action in actions:
-                    self._watch(action)
+                    self._watch.action(action)
                     self._do(action)
                 if self._waiting:
                     self._grant()
@@ -209,6 +227,7 @@ class TurnKeeper:
                 self._pump.detach(reply, cancel=False)
 
     def _settle(self, reply: Reply, heard: HeardText) -> None:
+        self._watch.over(reply, heard)
         outcome = self._outcomes.pop(reply, None)
         if outcome is not None and not outcome.done():
             outcome.set_result(heard)
@@ -221,7 +240,7 @@ class TurnKeeper:
             return
         self._state, actions = turns.reduce(self._state, turns.SayAsked())
         for action in actions:
-            self._watch(action)
+            self._watch.action(action)
             self._do(action)
             if isinstance(action, turns.Open):
                 reply = self._replies[action.reply]

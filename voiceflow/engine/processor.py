@@ -21,7 +21,7 @@ import asyncio
 import dis
 import enum
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from voiceflow.call import Call
     from voiceflow.engine.keeper import TurnKeeper
     from voiceflow.engine.pump import Pump
+    from voiceflow.vendor import Key
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
@@ -149,6 +150,9 @@ class Processor:
     inbox_bound: ClassVar[int] = 4096
     """Frames in an inbox above which the oldest caller audio is dropped, or the call ends."""
 
+    keys: tuple[Key, ...] = ()
+    """Secrets it cannot work without, set in `__init__`; a missing one is told before a call is answered."""
+
     handles: ClassVar[tuple[Handles, ...]] = ()
     """What the class handles; collected from the decorators."""
 
@@ -168,13 +172,18 @@ class Processor:
     # -- what a subclass may override
 
     async def warm(self) -> None:
-        """Runs once per process, before the first call, on an instance that serves none: load models here."""
+        """Runs once per process, before the first call, on an instance that serves none: load models here,
+        import what is slow to import, fill pools (`self.call.services` is what all calls share)."""
 
     async def start(self) -> None:
         """Runs before the first frame: connect sockets here. All processors start at the same time."""
 
     async def stop(self) -> None:
         """Runs once when the call is over, also after a failed start."""
+
+    def figures(self) -> Mapping[str, float]:
+        """What it has counted in this call, for the call's record: `{"requests": 3}`."""
+        return {}
 
     # -- what a subclass may use
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from voiceflow.engine.buffers import Depth, Policy, Pressure, Relief
@@ -32,15 +32,23 @@ READY_BOUND = 65_536
 ENDLESS = "a handler makes frames without end"
 
 Fault = Callable[[Processor | None, str, Exception], None]
+Probe = Callable[[Any, int], None]
+"""Looks at a frame of an agent's type when it is made, with the position of the processor that made it."""
 
 
 class Pump:
     """Moves the frames of one call.
 
     `fault(processor, stage, error)` is called, once or more, when a handler fails; it must not raise.
+    `probes` are told of each frame of their type where it is made from something else: a trace needs that.
     """
 
-    def __init__(self, chain: tuple[Processor, ...], fault: Fault) -> None:
+    def __init__(
+        self,
+        chain: tuple[Processor, ...],
+        fault: Fault,
+        probes: Mapping[type[Frame], Probe] | None = None,
+    ) -> None:
         self.chain = chain
         self.loop = asyncio.get_running_loop()
         self.closed = False
@@ -49,6 +57,7 @@ class Pump:
         self.pressed: dict[Pressure, None] = {}
         """Buffers that the latest push filled above their mark."""
         self._fault = fault
+        self._probes = probes or {}
         self._routes: dict[type[Frame], Route] = {}
         self._inboxes: list[dict[Any, Inbox]] = [{} for _ in chain]
         self._declared = [_may_emit(p) for p in chain]
@@ -198,6 +207,8 @@ class Pump:
     # -- the hot path
 
     def _send(self, frame: Frame, route: Route, index: int) -> None:
+        if route.probe is not None:
+            route.probe(frame, index)
         if route.way is not Way.UP:
             self._enter(route.lane, frame, route.down[index + 1])
         if route.way is not Way.DOWN and index >= 0:
@@ -350,6 +361,8 @@ class Pump:
                     f"{cls.__name__}(..., reply=reply)"
                 )
             out.reply = source.reply
+        if route.probe is not None:
+            route.probe(out, stop.index)
         if route.way is Way.UP:
             return route.lane, out, route.up[stop.index]
         if route.way is Way.BOTH:
@@ -360,6 +373,7 @@ class Pump:
 
     def _resolve(self, frame_type: type[Frame]) -> Route:
         route = self._routes[frame_type] = Route(frame_type, self.chain, self._inboxes)
+        route.probe = next((self._probes[t] for t in frame_type.__mro__ if t in self._probes), None)
         return route
 
     def _admit(self, frame_type: type[Frame], index: int) -> None:

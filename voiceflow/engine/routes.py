@@ -15,6 +15,7 @@ lane and reply, or it would overtake it.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from voiceflow.engine.processor import Handler, Handles, Kind, Processor, handler_for
@@ -77,13 +78,14 @@ def _nothing(frame: Frame) -> None:
 class Route:
     """All stops of one frame type: `down[i + 1]` is the first after position i, `up[i]` the first before."""
 
-    __slots__ = ("down", "lane", "up", "way")
+    __slots__ = ("down", "lane", "probe", "up", "way")
 
     def __init__(
         self, frame_type: type[Frame], chain: tuple[Processor, ...], inboxes: list[dict[Any, Inbox]]
     ) -> None:
         self.lane = _LANE[frame_type.lane]
         self.way = frame_type.way
+        self.probe: Callable[[Any, int], None] | None = None
         self.down: list[Stop | None] = [None] * (len(chain) + 1)
         self.up: list[Stop | None] = [None] * (len(chain) + 1)
         if self.way is not Way.UP:

@@ -13,6 +13,11 @@ class Link(Protocol):
     other side closed it, cleanly or not. `close` is idempotent, bounded in time and never raises.
     """
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used, as far as this side knows."""
+        ...
+
     async def send(self, message: str | bytes) -> None:
         """Sends one message: `str` as text, `bytes` as binary."""
         ...

@@ -55,6 +55,8 @@ class _Mark:
 
     reply: Reply
     samples: int
+    first: bool = False
+    """It follows the reply's first piece: it tells when the caller began to hear."""
     cleared: bool = False
 
 
@@ -170,6 +172,9 @@ class LineSink(Processor):
         if reply.dead:
             return
         self.ledger.confirm(reply, samples)
+        if mark.first:  # the network's way back is in it: the caller heard it sooner by that
+            self.call.trace.played(reply, samples / self.line.format.rate)
+            return
         heard = self.ledger.text(reply, samples)
         out = self._queued.get(reply)
         if out is not None and out.ended and samples >= self.ledger.total(reply):
@@ -241,8 +246,11 @@ class LineSink(Processor):
         self.line.send(self.line.codec.audio(piece), reply, fresh // width)
         begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun)
         self.ledger.sent(reply, fresh // width, begins)
-        out.begun = True
         out.cursor += fresh
+        if not out.begun:
+            out.begun = True
+            self.call.trace.sent(reply, self.name)
+            self._send_mark(reply, out.forgotten + out.cursor // width, first=True)
         self._send_marks(reply, out)
         self._forget_heard(reply, out, now)
         return True
@@ -257,12 +265,12 @@ class LineSink(Processor):
         if passed:
             self._send_mark(reply, sent)
 
-    def _send_mark(self, reply: Reply, samples: int) -> None:
+    def _send_mark(self, reply: Reply, samples: int, *, first: bool = False) -> None:
         if not self.line.codec.has_marks:
             return
         self._mark_number += 1
         name = f"r{reply.number}.{self._mark_number}"
-        self._marks[name] = _Mark(reply, samples)
+        self._marks[name] = _Mark(reply, samples, first)
         while len(self._marks) > MARKS_BOUND:
             del self._marks[next(iter(self._marks))]
         self.line.send(self.line.codec.mark(name), reply)

@@ -95,6 +95,7 @@ class LineSource(Processor):
                 frame = AudioIn(audio, self.position, self.line.format)
                 self.position += frame.samples
                 self.packets += 1
+                self.line.arrived = (self.position, self.call.loop.time())
                 self.push(frame)
             case LineMark(name):
                 if sink is not None:

@@ -31,6 +31,8 @@ class Line:
         self.stopped = False
         """The carrier said that the stream is over; it asks nothing of us any more."""
         self.messages_out = 0
+        self.arrived = (0, 0.0)
+        """How many samples of caller audio have come, and the `loop.time()` of the last of them."""
         self._outbox: deque[tuple[Reply | None, Wire, int]] = deque()  # bounded by OUTBOX_BOUND in `send`
         self._peak = 0
         self._wake: asyncio.Future[None] | None = None

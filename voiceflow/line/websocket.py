@@ -1,37 +1,36 @@
-"""Links over WebSocket: to a vendor (we connect) and from a carrier (it connects to us), on aiohttp."""
+"""The link from a carrier: a WebSocket that it opened to us, on aiohttp."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
 from voiceflow.errors import LinkError
 
-MAX_MESSAGE = 16 * 2**20
-"""Bytes of one message from a vendor. Text-to-speech sends more than the usual limit of 1 MiB."""
 CLOSE_TIMEOUT = 2.0
 """Seconds a closing handshake may take."""
 
-Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
 _OVER = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
 
 
 class WebSocketLink:
-    """A `voiceflow.line.link.Link` over an open WebSocket of either side.
+    """A `voiceflow.line.link.Link` over an open WebSocket.
 
     `transport` is the connection below it: it is cut when the other side does not even let us say goodbye,
     because a transport that is merely closed waits for ever for what it has still to send.
     """
 
-    def __init__(self, socket: Socket, transport: asyncio.Transport | None = None) -> None:
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None = None) -> None:
         self._socket = socket
         self._transport = transport
         self.abrupt = False
         """The connection died without a closing handshake."""
+
+    @property
+    def is_open(self) -> bool:
+        return not self._socket.closed
 
     async def send(self, message: str | bytes) -> None:
         try:
@@ -85,27 +84,3 @@ def _reason(error: object) -> str:
             return "a message was larger than allowed"
         return f"the other side broke the WebSocket protocol ({error.code})"
     return f"the connection broke ({type(error).__name__})"
-
-
-def session() -> aiohttp.ClientSession:
-    """An HTTP client that keeps its connections warm and reads no proxy from the environment."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=300.0))
-
-
-async def connect(
-    http: aiohttp.ClientSession, url: str, *, headers: Mapping[str, str], timeout: float
-) -> WebSocketLink:
-    """Opens a WebSocket within `timeout` seconds. Raises LinkError naming the host and what went wrong."""
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    try:
-        async with asyncio.timeout(timeout):
-            socket = await http.ws_connect(
-                url, headers=dict(headers), max_msg_size=MAX_MESSAGE, compress=0, heartbeat=20.0
-            )
-    except TimeoutError as error:
-        raise LinkError(f"{host} did not answer within {timeout:g} s") from error
-    except aiohttp.WSServerHandshakeError as error:
-        raise LinkError(f"{host} refused the connection: HTTP {error.status}") from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise LinkError(f"{host} cannot be reached ({type(error).__name__})") from error
-    return WebSocketLink(socket)

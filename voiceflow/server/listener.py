@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
 from voiceflow.call import Call
+from voiceflow.declaration.check import check_keys
 from voiceflow.errors import ProcessorError, VoiceflowError
 from voiceflow.line.codec import Codec
 from voiceflow.server.server import BODY_LIMIT, Agent, Server
@@ -107,6 +108,7 @@ async def warm(agent: Agent, codec: Codec, server: Server) -> None:
             raise
         logger.warning(f"not tried before the first call, as it needs a number called: {error}")
         return
+    check_keys(pipeline.chain)
     for processor in pipeline.chain:
         processor._call = call
         try:

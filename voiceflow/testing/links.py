@@ -124,6 +124,10 @@ class MemoryLink(Link):
         """What this end sent and when (`loop.time()`): the newest `bound` messages."""
         return list(self._sent)
 
+    @property
+    def is_open(self) -> bool:
+        return not (self.closed or self._incoming.closed or self._outgoing.broken)
+
     async def send(self, message: Wire) -> None:
         self.send_now(message)
 
