@@ -300,7 +300,7 @@ def test_a_mark_that_comes_back_after_clear_proves_nothing() -> None:
             await asyncio.sleep(0.15)
             p.turner.turns.started()
             await asyncio.sleep(2)
-            assert (p.sink.marks_heard, p.sink.marks_cleared) == (0, 2), "after the first piece, and the stretch"
+            assert (p.sink.marks_heard, p.sink.marks_cleared) == (0, 2), "first piece and stretch"
             assert above.seen == []
             assert p.call.history.messages == (), "0.15 s of 0.2 s: not a whole word"
 
