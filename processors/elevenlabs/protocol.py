@@ -1,0 +1,207 @@
+"""One `multi-stream-input` connection of ElevenLabs, without IO.
+
+A key is a context. What makes the service tick, learnt the hard way by many:
+
+- The first message of a context is a single blank, and the only one that may carry voice settings.
+- A message about a context that is not open makes a phantom one, which takes one of the five places.
+- A place is free again only when `isFinal` has come, some time after `close_context`.
+- `flush` once, at the end; it never brings `isFinal` by itself. `close_context` right behind a flush may
+  swallow the audio: it is sent once the last sentence has begun to sound, or when nothing has come for long.
+- Audio of a context may still come after its close. Keys are spelled in two ways.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from processors.elevenlabs.alignment import Alignment
+from voiceflow.frames import AudioFormat
+from voiceflow.line.codec import Wire
+from voiceflow.speech import Audio, Finished, Ignored, Item, Send, Trouble
+
+CONTEXTS = 5
+"""Contexts a connection may have, phantom and closing ones included."""
+CLOSE_AFTER = 1.0
+"""Seconds without audio after the flush when the context is closed all the same."""
+FINAL_TIMEOUT = 2.0
+"""Seconds after `close_context` when the context counts as finished though no `isFinal` came."""
+FASTEST = 30.0
+"""Characters a second that no voice speaks: with less audio than that something is missing."""
+PERMANENT = (
+    "quota",
+    "api_key",
+    "unauthorized",
+    "authoriz",
+    "subscription",
+    "payment",
+    "policy",
+    "voice_not_found",
+)
+"""Words of errors that another connection would meet as well."""
+
+
+@dataclass(slots=True)
+class _Context:
+    alignment: Alignment = field(default_factory=Alignment)
+    aligned: bool = False
+    ended_at: float | None = None
+    closed_at: float | None = None
+    heard_at: float = 0.0
+    dead: bool = False
+    told: bool = False
+    """It was reported as finished."""
+    seconds: float = 0.0
+    """Of audio."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for has come; without alignments, as far as one can tell."""
+        if self.aligned:
+            return self.alignment.complete
+        return self.seconds * FASTEST >= self.alignment.characters
+
+
+class ElevenLabsProtocol:
+    """`settings` are voice_settings as the service takes them; `format` is how it was asked to speak."""
+
+    def __init__(self, format: AudioFormat, settings: Mapping[str, Any] | None = None) -> None:
+        self._format = format
+        self._settings = dict(settings or {})
+        self._contexts: dict[str, _Context] = {}
+
+    def room(self) -> bool:
+        return len(self._contexts) < CONTEXTS
+
+    def clean(self) -> bool:
+        return not self._contexts
+
+    def owes(self, key: str) -> bool:
+        context = self._contexts.get(key)
+        return context is not None and not context.complete
+
+    def speak(self, key: str, text: str, now: float) -> Iterator[Item]:
+        if key not in self._contexts:
+            self._contexts[key] = _Context()
+            opening: dict[str, Any] = {"text": " ", "context_id": key}
+            if self._settings:
+                opening["voice_settings"] = self._settings
+            yield _send(opening, key)
+        piece = text.strip() + " "
+        self._contexts[key].alignment.add(piece)
+        yield _send({"text": piece, "context_id": key}, key)
+
+    def end(self, key: str, now: float) -> Iterator[Item]:
+        context = self._contexts[key]
+        context.ended_at = now
+        yield _send({"context_id": key, "flush": True}, key)
+        if context.aligned and context.alignment.last_begun:
+            yield self._close(key, context, now)
+
+    def cancel(self, key: str, now: float, *, reached: bool) -> Iterator[Item]:
+        context = self._contexts.get(key)
+        if context is None:
+            return
+        if not reached:
+            del self._contexts[key]
+            return
+        context.dead = True
+        if context.closed_at is None:
+            yield self._close(key, context, now)
+
+    def parse(self, message: Wire, now: float) -> Iterator[Item]:
+        try:
+            data = json.loads(message)
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            yield Ignored("a message that is no JSON object")
+            return
+        if data.get("error") or ("code" in data and "message" in data):
+            yield _trouble(data)
+            return
+        key = _either(data, "contextId", "context_id") or ""
+        context = self._contexts.get(key)
+        if context is None:
+            yield Ignored("a message about a context that is not open")
+            return
+        if isinstance(audio := data.get("audio"), str) and audio and not context.dead:
+            yield from self._audio(key, context, audio, data, now)
+        if _either(data, "isFinal", "is_final") is True:
+            del self._contexts[key]
+            if not context.dead and not context.told:
+                yield Finished(key)
+
+    def due(self, now: float) -> Iterator[Item]:
+        for key, context in self._contexts.items():
+            if context.dead or context.told or context.ended_at is None or not context.complete:
+                continue  # what is missing is missed by `owes`
+            since = now - max(context.ended_at, context.heard_at)
+            if context.closed_at is None and since > CLOSE_AFTER:
+                yield self._close(key, context, now)
+            elif context.closed_at is not None and min(since, now - context.closed_at) > FINAL_TIMEOUT:
+                context.told = True
+                yield Finished(key)
+
+    # -- inside
+
+    def _audio(
+        self, key: str, context: _Context, encoded: str, data: Mapping[str, Any], now: float
+    ) -> Iterator[Item]:
+        try:
+            audio = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            yield Ignored("audio that is not base64")
+            return
+        context.heard_at = now
+        width, rate = self._format.sample_bytes, self._format.rate
+        chars, starts, lengths = _alignment(data)
+        context.aligned = context.aligned or bool(chars)
+        seconds = len(audio) / width / rate
+        context.seconds += seconds
+        cuts = context.alignment.chunk(chars, starts, lengths, seconds)
+        edges = [min(len(audio), round(cut.start * rate) * width) for cut in cuts] + [len(audio)]
+        for cut, begin, end in zip(cuts, edges, edges[1:], strict=False):
+            if end > begin:
+                yield Audio(key, audio[begin:end], cut.piece, cut.piece, tuple(cut.words))
+        if context.ended_at is not None and context.closed_at is None and context.alignment.last_begun:
+            yield self._close(key, context, now)
+
+    def _close(self, key: str, context: _Context, now: float) -> Send:
+        context.closed_at = now
+        return _send({"context_id": key, "close_context": True}, "" if context.dead else key)
+
+
+def _send(message: Mapping[str, Any], key: str) -> Send:
+    return Send(json.dumps(message, ensure_ascii=False), key)
+
+
+def _either(data: Mapping[str, Any], first: str, second: str) -> Any:
+    return data[first] if first in data else data.get(second)
+
+
+def _alignment(data: Mapping[str, Any]) -> tuple[list[str], list[float], list[float]]:
+    """Characters, their beginnings and lengths in milliseconds; empty when there are none."""
+    found = data.get("alignment") or data.get("normalizedAlignment") or data.get("normalized_alignment") or {}
+    if not isinstance(found, dict):
+        return [], [], []
+    chars = found.get("chars") or []
+    starts = _either(found, "charStartTimesMs", "charsStartTimesMs") or []
+    lengths = _either(found, "charDurationsMs", "charsDurationsMs") or []
+    return (chars, starts, lengths) if len(chars) == len(starts) == len(lengths) else ([], [], [])
+
+
+def _trouble(data: Mapping[str, Any]) -> Trouble:
+    said = f"{data.get('error') or ''} {data.get('message') or ''}".strip()
+    low = said.lower()
+    advice = ""
+    if "quota" in low:
+        advice = ": the account has no characters left, see https://elevenlabs.io/app/subscription"
+    elif "api_key" in low or "authoriz" in low:
+        advice = ": ELEVENLABS_API_KEY is not valid, see https://elevenlabs.io/app/settings/api-keys"
+    permanent = any(word in low for word in PERMANENT)
+    return Trouble(" ".join(said.split())[:160] + advice, permanent)
