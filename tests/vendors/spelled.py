@@ -7,7 +7,7 @@ top bit is the sign of the sample and flips every 20 samples, so it is a 200 Hz 
 
 from __future__ import annotations
 
-from itertools import groupby
+import numpy as np
 
 CHARACTER = 480
 """Samples of one character: 60 ms at 8 kHz, 16.7 characters a second, about as people speak."""
@@ -39,12 +39,12 @@ def spell(text: str, character: int = CHARACTER) -> bytes:
 
 def read(audio: bytes, character: int = CHARACTER) -> str:
     """The text in `audio`. Silence counts for nothing; a character counts once half of it is there."""
-    found = []
-    spoken = audio.translate(UNSIGNED, delete=b"\x7f\xff")
-    for value, run in groupby(spoken):
-        if value >= FIRST:
-            found.append(chr(value) * characters(sum(1 for _ in run), character))
-    return "".join(found)
+    spoken = np.frombuffer(audio.translate(UNSIGNED, delete=b"\x7f\xff"), np.uint8)
+    if not len(spoken):
+        return ""
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(spoken)) + 1))
+    runs = zip(spoken[starts], np.diff(starts, append=len(spoken)), strict=True)
+    return "".join(chr(v) * characters(int(run), character) for v, run in runs if v >= FIRST)
 
 
 def characters(samples: int, character: int = CHARACTER) -> int:

@@ -121,6 +121,14 @@ class Ledger:
                 return max(track.confirmed, played)
         return track.confirmed
 
+    def when(self, reply: Reply, samples: int) -> float | None:
+        """When the first `samples` have played, by our clock; None when they were not all sent."""
+        track = self._tracks.get(reply)
+        for play in track.plays if track is not None else ():
+            if play.first < samples <= play.first + play.samples:
+                return play.at + (samples - play.first) / self.rate
+        return None
+
     def heard(self, reply: Reply, now: float) -> HeardText:
         """What the caller has heard of `reply` at `now`."""
         return self.text(reply, self.position(reply, now))

@@ -78,6 +78,8 @@ class LineSink(Processor):
         self.marks_heard = 0
         self.marks_cleared = 0
         self.clears = 0
+        self.round_trip = 0.0
+        """Seconds to the carrier and back, by the mark that came back last."""
         self._queued: dict[Reply, _Outgoing] = {}
         self._marks: dict[str, _Mark] = {}
         self._mark_number = 0
@@ -134,7 +136,11 @@ class LineSink(Processor):
         self._relief.wake()
 
     def freeze(self, reply: Reply) -> HeardText:
-        return self.ledger.heard(reply, self._now())
+        """When we cut it off, our clock is right: the `clear` takes the same way as the audio did. When the
+        caller hung up, he heard nothing of what was on its way to him then, nor while the news came here."""
+        link = self.line.link
+        gone = self.line.stopped or (link is not None and not link.is_open)
+        return self.ledger.heard(reply, self._now() - (self.round_trip if gone else 0.0))
 
     def clear(self, reply: Reply) -> None:
         if self.ledger.began(reply):
@@ -171,6 +177,8 @@ class LineSink(Processor):
         reply, samples = mark.reply, mark.samples
         if reply.dead:
             return
+        if (played := self.ledger.when(reply, samples)) is not None:
+            self.round_trip = max(0.0, self._now() - played)
         self.ledger.confirm(reply, samples)
         if mark.first:  # the network's way back is in it: the caller heard it sooner by that
             self.call.trace.played(reply, samples / self.line.format.rate)
@@ -249,7 +257,7 @@ class LineSink(Processor):
         out.cursor += fresh
         if not out.begun:
             out.begun = True
-            self.call.trace.sent(reply, self.name)
+            self.call.trace.sent(reply, self.name, begins - now)
             self._send_mark(reply, out.forgotten + out.cursor // width, first=True)
         self._send_marks(reply, out)
         self._forget_heard(reply, out, now)

@@ -221,7 +221,7 @@ class MediaStream:
             if arrived is not None and arrived[0] <= now:
                 self._take(*arrived)
                 arrived = None
-            self._follow(self._playout.advance(int(now * PHONE.rate)))
+            self._follow(self._playout.advance(self._sample()))
 
     # -- what they share ---------------------------------------------------------------------------
 
@@ -242,7 +242,8 @@ class MediaStream:
             self._tell("stream closed by server", self._at(self._sample()), detail)
 
     def _sample(self) -> int:
-        return int(self._clock.now() * PHONE.rate)
+        # A timer for a sample may fire some 1e-10 s before it, and in virtual time the clock stands still then.
+        return int(self._clock.now() * PHONE.rate + 1e-3)
 
     def _at(self, sample: int) -> float:
         return (sample + self.offset) / PHONE.rate
