@@ -50,7 +50,7 @@ def test_answered_cut_off_and_answered_again(site, run_it, log):
 
     async def phone(s, delay: float):
         said = [Speech(CLUBS, 0.3), Speech(CLUBS, 1.4)]
-        caller = s.caller(speeches=said, delay_in=delay, delay_out=delay, linger=1.0, limit=1.0)
+        caller = s.caller(speeches=said, delay_in=delay, delay_out=delay, linger=1.0, limit=1.6)
         return await caller.run()
 
     async def main():

@@ -150,7 +150,9 @@ class Session:
         self._due.clear()
 
     def fail(self, code: str, close_code: int, at: float = 0.0) -> None:
-        self.put({"type": "Error", "code": code, "description": "The fake was told to fail."}, at)
+        unread = code == "UNPARSABLE_CLIENT_MESSAGE"
+        why = "The message could not be understood." if unread else "The fake was told to fail."
+        self.put({"type": "Error", "code": code, "description": why}, at)
         self.put(Close(close_code, REASONS.get(close_code, "")), at)
 
     # -- what comes in

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from voiceflow.cli import dial, doctor, graph, run
+from voiceflow.cli import call, dial, doctor, environment, graph, number, run
 from voiceflow.errors import VoiceflowError
 from voiceflow.version import __version__
 
@@ -20,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run.run)
+app.command()(call.call)
+app.command()(number.number)
 app.command()(dial.dial)
 app.command()(dial.demo)
 app.command()(graph.graph)
@@ -44,6 +46,7 @@ def _options(
 def main() -> None:
     """The console script. Exit code 2 for what the user can mend, with one readable message."""
     try:
+        environment.load(sys.argv[1:])  # before any option looks for its variable
         app()
     except VoiceflowError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)

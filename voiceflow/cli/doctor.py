@@ -21,24 +21,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from voiceflow.cli import checks
+from voiceflow.cli import accounts, checks
+from voiceflow.cli.accounts import Finding
 from voiceflow.cli.run import run_async
-from voiceflow.errors import VoiceflowError
+from voiceflow.errors import LinkError, VoiceflowError
+from voiceflow.vendor import Key
 
 CLOCK_SKEW = 30.0
 """Seconds a clock may be wrong before TLS and signed tokens begin to fail."""
 FETCH_TIMEOUT = 10.0
 MOST_ANSWER = 4096
-
-
-@dataclass(slots=True)
-class Finding:
-    """One check: `ok` True, False (missing for a real call) or None (worth knowing)."""
-
-    what: str
-    ok: bool | None
-    says: str
-    mend: str = ""
 
 
 def doctor(
@@ -50,18 +42,21 @@ def doctor(
         str, typer.Option(envvar="VOICEFLOW_PUBLIC_URL", help="Where Twilio is to reach it.")
     ] = "",
     auth_token: Annotated[str, typer.Option(envvar="TWILIO_AUTH_TOKEN", help="Not printed.")] = "",
+    number: Annotated[
+        str, typer.Option(envvar="TWILIO_NUMBER", help="The Twilio number that should be answered here.")
+    ] = "",
 ) -> None:
-    """Say what is missing for a real call: keys, the public URL, the clock, the port, the model.
+    """Say what is missing for a real call: keys, vendors, the number, the public URL, the clock, the port.
 
-    Exit code 1 when something is. Nothing is changed; a small server answers on PORT for a moment, so that
-    the public URL can be seen to lead here.
+    Exit code 1 when something is. Keys are never printed. Nothing is changed; a small server answers on PORT
+    for a moment, so that the public URL can be seen to lead here.
 
       VOICEFLOW_PUBLIC_URL=https://agent.example.com voiceflow doctor
     """
     findings: list[Finding] = []
 
     async def examine() -> None:
-        findings.extend(await _examine(file, port, public_url, auth_token))
+        findings.extend(await _examine(file, port, public_url, auth_token, number))
 
     run_async(examine())
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -77,11 +72,21 @@ def doctor(
         raise typer.Exit(1)
 
 
-async def _examine(file: Path | None, port: int, public_url: str, auth_token: str) -> list[Finding]:
-    findings = [_python(), _uvloop(), _model()]
+async def _examine(
+    file: Path | None, port: int, public_url: str, auth_token: str, number: str
+) -> list[Finding]:
+    findings = [_python(), _uvloop(), _model(), accounts.env_files(file)]
+    needed: dict[str, Key] = {}
     if file is not None:
-        findings.append(_pipeline(file))
+        finding, needed = _pipeline(file)
+        findings.append(finding)
+    try:
+        webhook = checks.public_url(public_url)
+    except VoiceflowError:  # `_public` says what is wrong with it
+        webhook = ""
+    findings += await accounts.keys(needed)
     findings.append(_token(auth_token))
+    findings += await accounts.twilio(auth_token, number, webhook)
     nonce = secrets.token_hex(8)
     findings.append(await _port(port, nonce, findings, public_url))
     return findings
@@ -109,20 +114,22 @@ def _model() -> Finding:
     return Finding("voice detector", True, "Silero, its checksum is right")
 
 
-def _pipeline(file: Path) -> Finding:
+def _pipeline(file: Path) -> tuple[Finding, dict[str, Key]]:
+    """Whether the file can be used, and which keys its processors need."""
     from processors.twilio.codec import TwilioCodec
     from voiceflow.call import Call
     from voiceflow.server.loader import load
 
     try:
-        pipeline = load(file).make(Call(TwilioCodec()))
+        chain = load(file).make(Call(TwilioCodec())).chain
     except VoiceflowError as error:
-        return Finding("pipeline", False, str(error))
-    return Finding("pipeline", True, f"{file}: {len(pipeline.chain)} processors")
+        return Finding("pipeline", False, str(error)), {}
+    keys = {key.variable: key for processor in chain for key in processor.keys}
+    return Finding("pipeline", True, f"{file}: {len(chain)} processors"), keys
 
 
 def _token(token: str) -> Finding:
-    where = "console.twilio.com, Account info, Auth Token; then export TWILIO_AUTH_TOKEN=..."
+    where = "console.twilio.com, Account info, Auth Token; then TWILIO_AUTH_TOKEN=... in .env"
     if not token:
         return Finding("TWILIO_AUTH_TOKEN", False, "not set: requests cannot be verified", where)
     if len(token) != 32 or not all(c in "0123456789abcdef" for c in token.lower()):
@@ -154,6 +161,28 @@ async def _port(port: int, nonce: str, findings: list[Finding], public_url: str)
     return finding
 
 
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a web address answered: the HTTP status, the beginning of the body, the header `Date`."""
+
+    status: int
+    body: bytes
+    date: str
+
+
+async def fetch(url: str) -> Answer:
+    """Asks a web address, within FETCH_TIMEOUT. LinkError, naming the host, when nobody answers."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+            body = await response.content.read(MOST_ANSWER)
+            return Answer(response.status, body, response.headers.get("Date", ""))
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        reason = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+        host = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
+        raise LinkError(f"{host} cannot be reached from here ({reason})") from None
+
+
 async def _public(url: str, port: int, nonce: str) -> list[Finding]:
     if not url:
         how = f"a tunnel or a reverse proxy to port {port}, then --public-url or VOICEFLOW_PUBLIC_URL=https://..."
@@ -164,27 +193,24 @@ async def _public(url: str, port: int, nonce: str) -> list[Finding]:
         return [Finding("public URL", False, str(error))]
     shown = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
     try:
-        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as http,
-            http.get(url + "/healthz") as response,
-        ):
-            answer = await response.content.read(MOST_ANSWER) if response.status == 200 else b""
-            date = response.headers.get("Date", "")
-            status = response.status
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-        return [Finding("public URL", False, f"{shown} cannot be reached from here ({reason})")]
+        answer = await fetch(url + "/healthz")
+    except LinkError as error:
+        return [Finding("public URL", False, str(error))]
     try:
-        body = json.loads(answer)
+        body = json.loads(answer.body) if answer.status == 200 else None
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or body.get("status") != "ok" or (nonce and body.get("doctor") != nonce):
         hint = f"it must lead to 127.0.0.1:{port}"
         return [
-            Finding("public URL", False, f"{shown} answers (HTTP {status}), but it is not this server", hint)
+            Finding(
+                "public URL",
+                False,
+                f"{shown} answers (HTTP {answer.status}), but it is not this server",
+                hint,
+            )
         ]
-    return [Finding("public URL", True, f"{shown} leads here"), _clock(date, _now)]
+    return [Finding("public URL", True, f"{shown} leads here"), _clock(answer.date, _now)]
 
 
 def _now() -> float:
