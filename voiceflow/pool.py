@@ -211,7 +211,8 @@ class WarmPool(Generic[C]):
         while tasks := self._dials | self._closing:  # what a dial has just made is closed after it
             done, _ = await asyncio.wait(tasks, timeout=CLOSE_LIMIT + 1.0)
             if not done:
-                return logger.warning(f"{self.name}: {len(tasks)} connections would not close")
+                logger.warning(f"{self.name}: {len(tasks)} connections would not close")
+                return
 
     # -- inside
 

@@ -43,7 +43,11 @@ def base_url(variable: str, given: str | None, default: str, *, web_socket: bool
     url = (given if given is not None else os.environ.get(variable, "")).strip() or default
     scheme, _, rest = url.rstrip("/").partition("://")
     secure = {"https": True, "wss": True, "http": False, "ws": False}.get(scheme.lower())
-    if secure is None or not urlsplit(f"//{rest}").hostname:
+    try:
+        host = urlsplit(f"//{rest}").hostname
+    except ValueError:  # as for http://[bad
+        host = None
+    if secure is None or not host:
         raise DeclarationError(f"{variable} is no address: it should look like {default}")
     return ("ws" if web_socket else "http") + ("s" if secure else "") + "://" + rest
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from base64 import b64encode
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 from urllib.parse import quote as escaped
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -36,6 +34,7 @@ from processors.twilio.api import (
     status_request,
 )
 from voiceflow.errors import DeclarationError, LinkError
+from voiceflow.line.proxies import proxy_for
 from voiceflow.vendor import TEMPORARY, Key, MissingKeys
 
 TIMEOUT = 10.0
@@ -85,9 +84,8 @@ class TwilioRest:
         self._base = address(base_url)
         self._timeout = timeout
         self._http: aiohttp.ClientSession | None = None
-        parts = urlsplit(self._base)
-        self.host = parts.netloc.rpartition("@")[2]
-        self._proxy = None if _bypassed(parts.hostname or "") else getproxies().get(parts.scheme)
+        self.host = urlsplit(self._base).netloc.rpartition("@")[2]
+        self._proxy = proxy_for(self._base)
 
     def __repr__(self) -> str:
         return f"TwilioRest({self.host})"
@@ -179,11 +177,3 @@ class TwilioRest:
         if response.status >= 300:
             raise TwilioRefused(self.host, response.status, text, self._password, self._user)
         return read_object(text)
-
-
-def _bypassed(host: str) -> bool:
-    """Whether no proxy of the environment stands between: for this machine always, else as NO_PROXY says."""
-    try:
-        return ipaddress.ip_address(host).is_loopback or bool(proxy_bypass(host))
-    except ValueError:
-        return host == "localhost" or bool(proxy_bypass(host))

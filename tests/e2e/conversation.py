@@ -142,7 +142,7 @@ async def real(
 ) -> AsyncIterator[Phone]:
     """A call over real sockets: a server, its webhook, Twilio's side. The vendors are entered already."""
     calls: list[Call] = []
-    results: list[CallResult] = []
+    finished: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
 
     def keep(call: Call) -> Pipeline:
         if call.id != "warm-up":
@@ -150,7 +150,7 @@ async def real(
         return make(call)
 
     server = Server(SimpleNamespace(make=keep), settings or Settings())
-    server.finished = lambda call, result: results.append(result)
+    server.finished = lambda call, result: finished.set_result(result)
     await warm(server.agent, TwilioCodec(), server)
     routes = TwilioRoutes(server, auth_token=None)
     async with (
@@ -164,8 +164,7 @@ async def real(
             yield phone
         finally:
             await caller.hang_up()
-            if results:
-                phone.result = results[-1]
+            phone.result = await asyncio.wait_for(finished, 20)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.protocol import State
 
 from voiceflow.errors import LinkError, LinkRefused
+from voiceflow.line.proxies import proxy_for
 
 MAX_MESSAGE = 16 * 2**20
 """Bytes of one message from a vendor. Text-to-speech sends more than the usual limit of 1 MiB."""
@@ -70,8 +70,7 @@ async def connect(url: str, *, headers: Mapping[str, str], timeout: float) -> Di
     A proxy of the environment is used, but not for an address on this machine. Raises LinkRefused when the
     host answers with an HTTP error, LinkError naming the host for everything else.
     """
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
+    host = urlsplit(url).netloc.rpartition("@")[2]
     try:
         async with asyncio.timeout(timeout):
             socket = await dial(
@@ -79,7 +78,7 @@ async def connect(url: str, *, headers: Mapping[str, str], timeout: float) -> Di
                 additional_headers=dict(headers),
                 compression=None,
                 max_size=MAX_MESSAGE,
-                proxy=None if _local(parts.hostname or "") else True,
+                proxy=proxy_for(url),
                 open_timeout=None,
                 close_timeout=CLOSE_TIMEOUT,
                 ping_interval=PING_SECONDS,
@@ -94,13 +93,6 @@ async def connect(url: str, *, headers: Mapping[str, str], timeout: float) -> Di
     except (WebSocketException, OSError, EOFError, ValueError) as error:
         raise LinkError(f"{host} cannot be reached ({type(error).__name__})") from None
     return DialledLink(socket)
-
-
-def _local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _why(error: ConnectionClosed) -> str:

@@ -33,6 +33,7 @@ class Trials:
 
     def __init__(self, make: Callable[[], Processor], services: Services | None, patience: float) -> None:
         self.dial = services.dial if services is not None else None
+        self._transport = services.transport if services is not None else None
         self.sample: Sample | None = None
         self.calls = 0
         self.frames = 0
@@ -59,7 +60,7 @@ class Trials:
         dialled: list[str] = []
         if dial is None:
             dial = self.dial or partial(_refuse, dialled)
-        services = Services(dial=dial)  # a loop's own
+        services = Services(dial=dial, transport=self._transport)  # a loop's own
         made: list[Bench] = []
 
         async def main() -> None:

@@ -34,7 +34,8 @@ class Step:
 
 
 class TwilioCall:
-    """`run` it once. `form` is what every request carries; `tell` hears of all events, in order.
+    """`run` it once. `form` is what the first request carries; the further ones say "in-progress" as its
+    CallStatus. `tell` hears of all events, in order.
 
     `left` says why the caller has left, and is set by whoever makes them leave: no TwiML is followed then.
     """
@@ -92,14 +93,13 @@ class TwilioCall:
             raise self._refused
 
     async def _follow(self, first: Step) -> None:
-        step, status = first, "ringing"
+        step, form = first, self._form
         for _ in range(MOST_DOCUMENTS):
-            form = {**self._form, "CallStatus": status}
             document = await self._web.twiml(step.method, step.url, form)
             following = await self._perform(document, step.url)
             if following is None:
                 return
-            step, status = following, "in-progress"
+            step, form = following, {**self._form, "CallStatus": "in-progress"}
         raise LinkError(f"the TwiML at {shown(first.url)} goes round in circles")
 
     async def _perform(self, document: Element, url: str) -> Step | None:

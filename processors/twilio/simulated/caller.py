@@ -44,6 +44,9 @@ class SimulatedCaller:
     auth_token      signs every request and the upgrade, as Twilio does
     public_url      the base under which the server believes to be known: it is what is signed, and URLs
                     in TwiML that begin with it are reached at the base of `url`
+    call_sid, account_sid: Twilio's ids; random unless given
+    direction, status: Direction, and CallStatus in the first request. A call that the agent has placed and
+                    somebody answers has "outbound-api" and "in-progress"
     speeches        what the caller says; the call's clock decides when, whatever the agent does
     digits          (seconds, key) pairs on the same clock
     linger, limit   after the last speech `run` hangs up once the agent has been silent for `linger`
@@ -65,6 +68,10 @@ class SimulatedCaller:
         public_url: str = "",
         caller: str = "+12025550143",
         called: str = "+12025550199",
+        call_sid: str = "",
+        account_sid: str = "",
+        direction: str = "inbound",
+        status: str = "ringing",
         speeches: Sequence[Speech] = (),
         digits: Sequence[tuple[float, str]] = (),
         linger: float = 1.5,
@@ -79,8 +86,8 @@ class SimulatedCaller:
         media: bool = True,
         start_overrides: Mapping[str, Any] | None = None,
     ) -> None:
-        self.call_sid = "CA" + secrets.token_hex(16)
-        self.account_sid = "AC" + secrets.token_hex(16)
+        self.call_sid = call_sid or "CA" + secrets.token_hex(16)
+        self.account_sid = account_sid or "AC" + secrets.token_hex(16)
         self.report = CallReport(self.call_sid)
         self._url = url
         self._linger, self._limit, self._longest = linger, limit, longest
@@ -101,7 +108,8 @@ class SimulatedCaller:
             "Caller": caller,
             "To": called,
             "Called": called,
-            "Direction": "inbound",
+            "Direction": direction,
+            "CallStatus": status,
             "ApiVersion": "2010-04-01",
         }
         self._web = Webhook(url, public_url, auth_token, timeout, self.report)
