@@ -101,6 +101,17 @@ def quote(said: str, *keys: Key, limit: int = 160) -> str:
     return f" ({said[:limit]}{'...' if len(said) > limit else ''})"
 
 
+SECRET = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+"""How the names of environment variables end that hold secrets."""
+SHORTEST = 8
+"""Characters of a secret: less is a placeholder, and part of ordinary words."""
+
+
+def secrets() -> list[str]:
+    """What the environment holds under the name of a secret: for whoever shows texts of others."""
+    return [value for name, value in os.environ.items() if name.endswith(SECRET) and len(value) >= SHORTEST]
+
+
 class MissingKeys(DeclarationError):
     """Keys that a pipeline needs and nobody gave. Raised before any call is answered."""
 

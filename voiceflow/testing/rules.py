@@ -202,14 +202,19 @@ class Judge:
 
     def _equal_to(self, frame: Frame, number: int) -> int | None:
         """The place of the frame of this round that equals the one which came out as `number`, if there
-        is exactly one."""
+        is exactly one. Those that came out themselves are not meant: the other was made beside them."""
         rounds = self.bench.rounds
         here = sum(came <= number for _, came in rounds) - 1
         if here < 0:  # it came by itself, before anything went in
             return None
         end = rounds[here + 1][0] if here + 1 < len(rounds) else len(self.bench.given)
         given = self.bench.given[rounds[here][0] : end]
-        equal = [n for n, (one, _) in enumerate(given) if type(one) is type(frame) and _equal(one, frame)]
+        out = {id(one) for one in self.bench.out}
+        equal = [
+            n
+            for n, (one, _) in enumerate(given)
+            if type(one) is type(frame) and id(one) not in out and _equal(one, frame)
+        ]
         return rounds[here][0] + equal[0] if len(equal) == 1 else None
 
 

@@ -242,7 +242,7 @@ class MediaStream:
             self._tell("stream closed by server", self._at(self._sample()), detail)
 
     def _sample(self) -> int:
-        # A timer for a sample may fire some 1e-10 s before it, and in virtual time the clock stands still then.
+        # A timer may fire 1e-10 s before its sample, and in virtual time the clock stands still then.
         return int(self._clock.now() * PHONE.rate + 1e-3)
 
     def _at(self, sample: int) -> float:
