@@ -51,7 +51,7 @@ def test_a_refusal_says_what_to_do_and_shows_no_key(status: int) -> None:
     assert str(error).startswith(f"X refused (HTTP {status}): ")
     assert str(error).endswith("(bad key *** really)")
     assert KEY.value not in repr(error)
-    assert str(explained(LinkError("h cannot be reached"), "X", KEY)) == "X: h cannot be reached"
+    assert str(explained(LinkError(f"h quotes {KEY.value}"), "X", KEY)) == "X: h quotes ***"
 
 
 def test_quotes_are_short() -> None:

@@ -82,7 +82,8 @@ TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 def explained(error: LinkError, vendor: str, key: Key) -> LinkError:
     """The same error, saying what to do about it. The vendor is quoted, shortened, without the key."""
     if not isinstance(error, LinkRefused):
-        return LinkError(f"{vendor}: {error}")
+        said = str(error)
+        return LinkError(f"{vendor}: {said.replace(key.value, '***') if key else said}")
     said = error.headers.get("dg-error") or error.body
     quoted = quote(said, key)
     better = LinkRefused(error.host, error.status, error.body, error.headers)
