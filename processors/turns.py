@@ -43,5 +43,5 @@ class VADTurns(Processor):
             return
         heard = frame.at + frame.samples - self._voice_ended
         if heard >= self.silence * frame.format.rate:
-            self._voice_ended = None
-            self.turns.ended()
+            ended, self._voice_ended = self._voice_ended, None
+            self.turns.ended(last_voice=ended)

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vendors.flux import GARBAGE, NO_CODE, UNKNOWN, FakeFlux, refusal, turn_info
+from tests.vendors.reach import within
 from tests.vendors.server import Serving
 from tests.vendors.spelled import seconds, spell
-from voiceflow.audio import decode, resample
+from voiceflow.audio import decode, encode, read_wav, resample
 from voiceflow.errors import LinkError, LinkRefused
 from voiceflow.line.dialled import connect
 from voiceflow.line.link import Link
@@ -105,7 +106,7 @@ Script = Callable[[Opening], Awaitable[Any]]
 def over_socket(flux: FakeFlux, script: Script) -> Any:
     async def main() -> Any:
         clients: list[Client] = []
-        async with asyncio.timeout(10), Serving(flux) as serving:
+        async with Serving(flux) as serving:
 
             async def open(path: str = "", headers: dict[str, str] = KEY, timeout: float = 5.0) -> Client:
                 url = serving.url.replace("http", "ws") + (path or query())
@@ -115,10 +116,9 @@ def over_socket(flux: FakeFlux, script: Script) -> Any:
             result = await script(open)
             for client in clients:
                 await client.link.close()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
         return result
 
-    return asyncio.run(main())
+    return within(main())
 
 
 def in_memory(flux: FakeFlux, script: Script) -> Any:
@@ -447,6 +447,20 @@ def test_any_voice_says_the_next_line(play, rate):
     assert words[-1]["end"] == pytest.approx(1.8, abs=0.011)
 
 
+@pytest.mark.parametrize("length", [0.4, 3.0])
+def test_the_last_word_ends_with_the_voice(length):
+    """However long the line takes to say: clients reckon from it when the caller stopped."""
+
+    async def script(open):
+        client = await open()
+        await client.audio(silence(0.2), encode(np.frombuffer(voice(length), np.int16)), silence(0.5))
+        return (await client.until("EndOfTurn"))["words"]
+
+    words = in_memory(FakeFlux(mode="energy", lines=["one two three"]), script)
+    assert [word["word"] for word in words] == ["one", "two", "three"]
+    assert words[-1]["end"] == pytest.approx(0.2 + length, abs=0.011)
+
+
 def test_speech_that_is_played_again_is_the_same_line():
     mulaw = spell("a voice of any kind, here a loud buzz")
 
@@ -464,7 +478,6 @@ def test_speech_that_is_played_again_is_the_same_line():
 
 def test_recorded_speech_is_a_voice():
     from voiceflow.assets import speech
-    from voiceflow.audio import encode, read_wav
 
     async def script(open):
         client = await open()
@@ -805,7 +818,7 @@ def test_it_stalls_and_still_answers_pings():
 
     flux = FakeFlux(configure_delay=0.0)
     flux.stall_after = 0.26
-    asyncio.run(asyncio.wait_for(main(), 10))
+    within(main())
     assert flux.sessions[0].configures == [{"type": "Configure"}]
 
 
@@ -997,7 +1010,7 @@ def test_the_sdk_understands_it():
     async def memory() -> list[tuple[str, str | None]]:
         return await sdk_script(Socket(await FakeFlux().dial(f"ws://x{path}", headers=KEY, timeout=1)))
 
-    assert asyncio.run(asyncio.wait_for(over_a_socket(), 10)) == expected
+    assert within(over_a_socket()) == expected
     assert run(memory()) == expected
 
 
@@ -1035,4 +1048,4 @@ def test_virtual_time_is_not_needed_for_memory():
         await flux.close()
         return found
 
-    assert asyncio.run(asyncio.wait_for(main(), 10))["transcript"] == "hello"
+    assert within(main())["transcript"] == "hello"

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
+from tests.vendors import http_connection
 from tests.vendors import openai as vendor
 from tests.vendors.openai import FakeOpenAI, Fault, ToolCall, tokens
+from tests.vendors.reach import within
 from voiceflow.testing import run
 from voiceflow.testing.pytest_plugin import VirtualTime
 
@@ -72,7 +74,7 @@ def play(way: str, fake: FakeOpenAI, body: Body, **options: Any) -> None:
     if way == "memory":
         run(memory())
     else:
-        asyncio.run(asyncio.wait_for(socket(), 10))
+        within(socket())
 
 
 async def ask(client: openai.AsyncOpenAI, **parameters: Any) -> openai.AsyncStream[ChatCompletionChunk]:
@@ -295,7 +297,7 @@ def test_the_handshake_on_a_socket_counts_from_the_opening() -> None:
                 await chunks(client)
             assert fake.requests[0].arrived >= began + 0.05
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    within(main())
 
 
 # -- the client goes -------------------------------------------------------------------------------------
@@ -459,15 +461,36 @@ def test_a_server_that_goes_down_answers_nobody_any_more() -> None:
         assert fake.connections[0].closed is not None
         await stream.close()
         await client.close()
-        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("FakeOpenAI")]
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    within(main())
+
+
+@either
+def test_it_can_be_closed_under_its_clients(way: str) -> None:
+    """Nothing of it runs any more then; who waited for an answer is told that the connection is gone."""
+    fake = quick()
+    fake.faults += [Fault(then="stall", after=1), Fault(then="stall")]
+
+    async def body(client: openai.AsyncOpenAI) -> None:
+        async with await ask(client) as stream:
+            reading = [asyncio.create_task(heard(stream, [])), asyncio.create_task(chunks(client))]
+            await fake.until(lambda: len(fake.requests) == 2 and fake.requests[0].sent)
+            await fake.close()
+            assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("FakeOpenAI")]
+            assert [asked.how for asked in fake.requests] == ["dropped"] * 2
+            for waiting in reading:
+                with pytest.raises(openai.APIConnectionError):
+                    await waiting
+        assert len(await chunks(client)) > 1
+
+    play(way, fake, body)
 
 
 async def test_what_is_recorded_is_bounded(
     virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor, "MOST_KEPT", 2)
+    for module in (vendor, http_connection):
+        monkeypatch.setattr(module, "MOST_KEPT", 2)
     fake = quick("a", "b", "c")
     async with in_memory(fake) as client:
         for _ in range(3):

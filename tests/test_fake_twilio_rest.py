@@ -17,6 +17,7 @@ from processors.twilio.routes import VOICE, TwilioRoutes
 from processors.twilio.signature import SIGNATURE_HEADER, valid
 from processors.twilio.simulated.caller import Speech
 from tests.vendors import twilio as vendor
+from tests.vendors.reach import within
 from tests.vendors.twilio import FakeTwilio, Outcome, PlacedCall, Problem
 from voiceflow.audio import decode, encode
 from voiceflow.call import Call
@@ -84,9 +85,8 @@ def play(fake: FakeTwilio, body: Callable[[Rest], Coroutine[Any, Any, None]]) ->
                 await body(Rest(fake, http, base))
             finally:
                 await fake.close()
-        assert not [task for task in asyncio.all_tasks() if "FakeTwilio" in task.get_name()]
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    within(main(), 20)
 
 
 def statuses(call: PlacedCall) -> list[str]:
@@ -555,6 +555,33 @@ def test_an_outbound_call_from_end_to_end(public: str | None) -> None:
     assert report.faults == []
     assert report.bytes_received == len(TONE)
     assert report.of("hung up")[0].detail == "the caller"
+
+
+def test_how_a_placed_call_asks_for_twiml() -> None:
+    fake = FakeTwilio(outcome=QUICK, answers=())
+    asked: list[dict[str, str]] = []
+
+    async def twiml(request: web.Request) -> web.Response:
+        asked.append({name: str(value) for name, value in (await request.post()).items()})
+        body = "<Response/>" if len(asked) > 1 else "<Response><Redirect>/next</Redirect></Response>"
+        return web.Response(text=body, content_type="text/xml")
+
+    async def body(rest: Rest) -> None:
+        async with serving(web.post("/voice", twiml), web.post("/next", twiml)) as base:
+            call = await rest.place(Url=f"{base}/voice")
+            await fake.until(lambda: call.over)
+
+    play(fake, body)
+    expected = {
+        "CallSid": fake.calls[0].sid,
+        "AccountSid": fake.account_sid,
+        "Direction": "outbound-api",
+        "CallStatus": "in-progress",
+        "From": OURS,
+        "To": THEIRS,
+    }
+    assert [form | expected for form in asked] == asked
+    assert len(asked) == 2
 
 
 def test_hanging_up_a_live_line() -> None:

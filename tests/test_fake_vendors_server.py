@@ -10,24 +10,28 @@ import socket
 import subprocess
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import httpx2
+import numpy as np
 import pytest
 from openai import AsyncOpenAI
 
+from tests.vendors import espeak as espeak_module
 from tests.vendors import spelled
 from tests.vendors.aura import FakeAura
 from tests.vendors.elevenlabs import FakeElevenLabs
+from tests.vendors.espeak import Espeak, find
 from tests.vendors.flux import FakeFlux
 from tests.vendors.openai import FakeOpenAI
+from tests.vendors.reach import within
 from tests.vendors.server import Serving, Vendors, precise_loop
 from tests.vendors.twilio import FakeTwilio
 from tests.vendors.wire import Asked, Due, SocketVendor, VendorLink
-from voiceflow.errors import LinkRefused
+from voiceflow.audio import decode
+from voiceflow.errors import LinkError, LinkRefused
 from voiceflow.line.dialled import connect
 from voiceflow.line.link import Link
 from voiceflow.services import Services
@@ -37,17 +41,6 @@ ROOT = Path(__file__).parents[1]
 FLUX = "/v2/listen?model=flux-general-en&encoding=mulaw&sample_rate=8000"
 ELEVENLABS = "/v1/text-to-speech/ada/multi-stream-input?model_id=eleven_flash_v2_5&output_format=ulaw_8000"
 AURA = "/v1/speak?model=aura-2-thalia-en&encoding=mulaw&sample_rate=8000"
-
-
-def within(main: Coroutine[Any, Any, None], seconds: float = 10) -> None:
-    """Runs `main` and sees that it leaves no task behind."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(seconds):
-            await main
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(bounded())
 
 
 # -- what each vendor is asked, whatever carries it
@@ -234,6 +227,26 @@ def test_leaving_ends_what_is_still_open():
     within(main())
 
 
+def test_leaving_outruns_whoever_dials_again_at_once():
+    async def insist(url: str) -> None:
+        while True:
+            link = await connect(url, headers={"Authorization": "Token k"}, timeout=5)
+            while await link.receive() is not None:
+                pass
+
+    async def main() -> None:
+        async with Serving(flux := FakeFlux()) as serving:
+            url = serving.url.replace("http", "ws") + FLUX
+            clients = [asyncio.create_task(insist(url)) for _ in range(3)]
+            while flux.live < 3:  # noqa: ASYNC110 - a fake has no event for that
+                await asyncio.sleep(0.001)
+        for ended in await asyncio.gather(*clients, return_exceptions=True):
+            assert isinstance(ended, LinkError)
+        assert flux.live == 0
+
+    within(main())
+
+
 class Broken(SocketVendor):
     paths = ("/broken",)
 
@@ -281,7 +294,7 @@ def test_somebody_can_watch():
             await link.close()
 
     within(main())
-    assert [what for _, what, _ in seen] == ["refused", "connected", "turn", "closed"]
+    assert [what for _, what, _ in seen] == ["refused", "connected", "speech", "turn", "closed"]
     assert ("flux", "turn", "hello") in seen
 
 
@@ -338,6 +351,88 @@ def test_the_precise_loop_keeps_time():
         runner.run(main())
 
 
+# -- a voice for people
+
+ESPEAK = """#!{python}
+import sys, time, wave
+text = sys.stdin.buffer.read().decode()
+{fault}
+with wave.open(sys.argv[sys.argv.index("-w") + 1], "wb") as out:
+    out.setparams((1, 2, 22050, 0, "NONE", ""))
+    out.writeframes((b"\\x00\\x10" * 11 + b"\\x00\\xf0" * 11) * (len(text) * 50))
+"""
+
+
+def espeak(folder: Path, fault: str = "") -> Path:
+    """A program that buzzes for 50 ms for each character, at 22 050 Hz."""
+    program = folder / "espeak-ng"
+    program.write_text(ESPEAK.format(python=sys.executable, fault=fault))
+    program.chmod(0o755)
+    return program
+
+
+async def say(link: Link, *messages: dict[str, Any]) -> tuple[bytes, list[tuple[str, float]]]:
+    """The audio that comes, to the end, and where its characters begin, in ms."""
+    for message in messages:
+        await link.send(json.dumps(message))
+    audio, characters = b"", []
+    while (got := await link.receive()) is not None:
+        body = {} if isinstance(got, bytes) else json.loads(got)
+        if alignment := body.get("alignment"):
+            times = zip(alignment["chars"], alignment["charStartTimesMs"], strict=True)
+            characters += [(character, len(audio) / 8 + at) for character, at in times]
+        audio += got if isinstance(got, bytes) else b64decode(body.get("audio") or "")
+    await link.close()
+    return audio, characters
+
+
+def test_vendors_may_speak_with_a_voice_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program, text = espeak(tmp_path), "Grüß Gott! "
+
+    async def main() -> None:
+        async with Vendors() as vendors:
+            assert find() == str(program)
+            vendors.elevenlabs.flush_race = 0.0
+            vendors.elevenlabs.synthesize = vendors.aura.synthesize = Espeak(str(program))
+            keys, base = headers(vendors.environment), vendors.url.replace("http", "ws")
+            link = await connect(base + AURA, headers=keys[AURA], timeout=5)
+            aura, _ = await say(link, {"type": "Speak", "text": text}, {"type": "Flush"}, {"type": "Close"})
+            link = await connect(
+                f"{base}{ELEVENLABS}&sync_alignment=true", headers=keys[ELEVENLABS], timeout=5
+            )
+            context = {"context_id": "c"}
+            whole = {**context, "text": text, "flush": True}
+            audio, characters = await say(link, {**context, "text": " "}, whole, {"close_socket": True})
+        assert aura == audio
+        assert len(audio) / 8000 == pytest.approx(0.05 * len(text), abs=0.01)
+        assert np.abs(decode(audio)).mean() == pytest.approx(0x1000, rel=0.1)
+        assert "".join(character for character, _ in characters) == text
+        assert [at for _, at in characters] == pytest.approx([50 * n for n in range(len(text))], abs=1.5)
+        assert [said.said for said in (*vendors.aura.log, *vendors.elevenlabs.log)] == [text, text]
+
+    within(main())
+
+
+@pytest.mark.parametrize("fault", ["sys.exit(1)", "time.sleep(60)", "sys.exit(0)"])
+def test_a_voice_that_fails_says_nothing(fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(espeak_module, "TIMEOUT", 0.3)
+    speak = Espeak(str(espeak(tmp_path, fault)))
+    assert asyncio.run(speak("hello")) == b""
+    assert asyncio.run(Espeak(str(tmp_path / "nothing"))("hello")) == b""
+
+
+async def test_what_the_voice_cannot_say_is_spelled(virtual_time):
+    async def nothing(text: str) -> bytes:
+        return b""
+
+    vendors = Vendors()
+    vendors.aura.synthesize = nothing
+    link = await vendors.dial(f"ws://x{AURA}", headers=headers(vendors.environment)[AURA], timeout=5)
+    assert await speak_aura(link) == "Good night."
+    await link.close()
+
+
 # -- by hand
 
 
@@ -364,7 +459,18 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def test_by_hand(tmp_path):
     env_file = tmp_path / ".env"
-    arguments = ("--reply", "I am.", "--first-token", "0", "--voice-delay", "0", "--spelled", "--for", "60")
+    arguments = (
+        "--reply",
+        "I am.",
+        "--first-token",
+        "0",
+        "--voice-delay",
+        "0",
+        "--spelled",
+        "--buzz",
+        "--for",
+        "60",
+    )
     process = start("--port", "0", "--env-file", str(env_file), *arguments)
     assert process.stdout is not None
     told: dict[str, str] = {}
@@ -413,5 +519,29 @@ def test_by_hand_a_port_can_be_taken():
 def test_by_hand_there_is_help():
     code, printed = finish(start("--help"))
     assert code == 0
-    for expected in ("python -m tests.vendors --env-file .env", "voiceflow dial", "--first-token"):
+    local = "voiceflow run pipelines/phone_agent.py --host 127.0.0.1"
+    for expected in ("python -m tests.vendors --env-file .env", local, "voiceflow dial", "--first-token"):
         assert expected in printed
+
+
+def test_by_hand_a_file_that_cannot_be_written_is_told_at_once(tmp_path):
+    nowhere = tmp_path / "nowhere" / ".env"
+    code, printed = finish(start("--port", "0", "--env-file", str(nowhere)))
+    assert code == 2
+    assert "there is no folder" in printed
+    assert "Traceback" not in printed
+
+
+def test_by_hand_it_says_what_to_type_next(tmp_path):
+    env_file = tmp_path / ".env"
+    agent = ("--agent", "http://127.0.0.1:8123")
+    code, printed = finish(start("--port", "0", "--for", "0", "--env-file", str(env_file), *agent))
+    assert code == 0
+    commands = [line.split() for line in printed.splitlines() if line.startswith("  ")]
+    cd, run_it, dial = commands[0], commands[1], commands[2]
+    assert cd == ["cd", str(tmp_path)]
+    pipeline = str(ROOT / "pipelines" / "phone_agent.py")
+    assert run_it == ["voiceflow", "run", pipeline, "--host", "127.0.0.1", "--port", "8123"]
+    assert dial[:3] == ["voiceflow", "dial", "http://127.0.0.1:8123"]
+    assert all(Path(word).is_file() for word in dial if word.endswith(".wav") and word != "call.wav")
+    assert f"{env_file} still names them" in printed

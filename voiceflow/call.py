@@ -35,7 +35,7 @@ from voiceflow.line.source import LineSource
 from voiceflow.line.stream import Line
 from voiceflow.record import CallResult, Phase, figures_of
 from voiceflow.services import Services
-from voiceflow.trace.recorder import FIRSTS, Recorder
+from voiceflow.trace.recorder import FIRSTS, Outcome, Recorder
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -265,13 +265,14 @@ class Call:
             await asyncio.wait(started_or_over, return_when=asyncio.FIRST_COMPLETED)
             if not self._over.done():
                 self.phase = Phase.LIVE
+                self.trace.tell("line open")
                 self.spawn(self.line.write(self._line_failed), name="line writer")
                 pump.inject(CallStart(self.caller, self.called, self.parameters), -1)
                 for hook in self._start_hooks:
                     self.spawn(self._run_hook(hook), name="start hook")
                 if pipeline.source is not None:
                     self.spawn(self._read(pipeline.source), name="line reader")
-            reason = await self._over
+            reason = await asyncio.shield(self._over)  # who cancels us does not cancel what it says
         except asyncio.CancelledError:
             reason = "the server stopped"
             self.end(reason, normal=False)
@@ -288,6 +289,11 @@ class Call:
         if self.phase in (Phase.STARTING, Phase.LIVE):
             self.end(reason)
             await self._close(reason)
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The names of its processors, in order; empty before `prepare`."""
+        return tuple(p.name for p in self._pipeline.chain) if self._pipeline is not None else ()
 
     def figures(self) -> dict[str, float]:
         """What is worth counting, at this moment."""
@@ -372,6 +378,7 @@ class Call:
     async def _close(self, reason: str) -> None:
         pipeline, pump = self._running()
         self.phase = Phase.CLOSING
+        self.trace.ending(Outcome(reason, self.fault, self._normal))
         if self._keeper is not None:
             self._keeper.close()
         if self._starting is not None and not self._starting.done():  # nobody is stopped while it starts
@@ -391,12 +398,13 @@ class Call:
             await closing_line
         for name in await self._tasks.end(CLOSING_LIMIT):
             self.log.warning(f"{name} did not end within {CLOSING_LIMIT:g} s after it was cancelled")
+        self.trace.close()
         for hook in self._end_hooks:
             await self._bounded(self._run_hook(hook), "an end hook")
         for link in self._links:
             await self._bounded(link.close(), "closing a connection")
         self.phase = Phase.OVER
-        figures = " ".join(f"{name}={value:g}" for name, value in self.figures().items())
+        figures = " ".join(f"{name}={value:g}" for name, value in self.figures().items() if "." not in name)
         self.log.info(f"call over: {reason} ({figures})")
 
     async def _stop_one(self, processor: Processor) -> None:

@@ -119,4 +119,5 @@ class MissingKeys(DeclarationError):
     def __init__(self, missing: list[Key]) -> None:
         self.missing = missing
         lines = [f"{key.variable} is not set: get one at {key.where}" for key in missing]
-        super().__init__("; ".join(lines) + ". Put it into .env or the environment (see .env.example)")
+        then = f"Put {'it' if len(lines) == 1 else 'them'} into .env or the environment (see .env.example)"
+        super().__init__("\n".join([*lines, then]))

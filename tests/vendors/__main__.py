@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
-from rich.text import Text
+from rich.markup import escape
 
 from processors.twilio.simulated.caller import Speech
 from tests.vendors.aura import FakeAura
 from tests.vendors.elevenlabs import FakeElevenLabs
+from tests.vendors.espeak import Espeak, find
 from tests.vendors.flux import FakeFlux
+from tests.vendors.news import following
 from tests.vendors.openai import FakeOpenAI
 from tests.vendors.server import DEEPGRAM_KEY, ELEVENLABS_KEY, OPENAI_KEY, Vendors, precise_loop
 from tests.vendors.twilio import FakeTwilio
 from voiceflow.assets import speech
 from voiceflow.audio import read_wav
 
+ROOT = Path(__file__).resolve().parents[2]
 MARK = "# Written by python -m tests.vendors: addresses and keys of fakes on this machine."
 EOT_SILENCE = 0.6
 """Seconds: people pause within a sentence, and the fake does not understand what they say."""
-LATEST = 20
-"""Records that are looked at for news."""
-COLOURS = {"twilio": "red", "flux": "cyan", "llm": "yellow", "elevenlabs": "green", "aura": "green"}
 
 LINES = [
     "Hello, do you have a table for two tonight?",
@@ -47,12 +46,25 @@ REPLIES = [
 console = Console(highlight=False, soft_wrap=True)
 
 
+def _url(agent: str) -> str:
+    try:
+        parts = urlsplit(agent)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        good = False
+    if not good:
+        raise typer.BadParameter("it is a URL, like http://127.0.0.1:8080")
+    return agent
+
+
 def main(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 9100,
     env_file: Annotated[
         Path | None, typer.Option(help="Writes the variables there too, as a .env file.", show_default=False)
     ] = None,
-    agent: Annotated[str, typer.Option(help="Where your agent will listen.")] = "http://127.0.0.1:8080",
+    agent: Annotated[
+        str, typer.Option(help="Where your agent will listen.", callback=_url)
+    ] = "http://127.0.0.1:8080",
     line: Annotated[
         list[str] | None,
         typer.Option(help="What Flux takes the caller's next speech for. May be given again."),
@@ -63,6 +75,9 @@ def main(
     spelled: Annotated[
         bool, typer.Option("--spelled", help="Flux reads spelled audio, as tests send it, not any voice.")
     ] = False,
+    speak: Annotated[
+        bool, typer.Option("--espeak/--buzz", help="The agent's voice: espeak-ng if it is installed.")
+    ] = True,
     flux_delay: Annotated[float, typer.Option(min=0, help="From audio to what Flux says of it, ms.")] = 50,
     first_token: Annotated[float, typer.Option(min=0, help="From a prompt to its first token, ms.")] = 250,
     gap: Annotated[float, typer.Option(min=0, help="From one token to the next, ms.")] = 20,
@@ -74,13 +89,15 @@ def main(
 ) -> None:
     """Fake Deepgram, OpenAI, ElevenLabs and Twilio, until Ctrl-C: try an agent without an account.
 
-    [dim]In one terminal, then in two others:[/dim]
+    [dim]In one terminal, then in two others, in the same folder:[/dim]
 
       python -m tests.vendors --env-file .env
 
-      voiceflow run pipelines/phone_agent.py
+      voiceflow run pipelines/phone_agent.py --host 127.0.0.1
 
       voiceflow dial http://127.0.0.1:8080 --speech voiceflow/assets/speech/three_cards.wav --out call.wav
+
+    The fakes' TWILIO_AUTH_TOKEN is no secret, and with one [b]run[/b] listens on all addresses: hence --host.
 
     [dim]A slow model, and what is said:[/dim]
 
@@ -88,10 +105,12 @@ def main(
 
     Any voice will do for the caller: Flux does not understand it, but takes it for the next line.
 
-    The agent's voice is a buzz that spells its text. [b]voiceflow call[/b] works too: a person picks up.
+    Without espeak-ng the agent's voice is a buzz that spells its text.
+
+    [b]voiceflow call[/b] works too: a recorded person picks up.
     """
-    if env_file is not None and env_file.exists() and MARK not in env_file.read_text(errors="replace"):
-        console.print(f"[red]error:[/red] {env_file} was not written by this: give another name")
+    if env_file is not None and (wrong := _unusable(env_file)):
+        console.print(f"[red]error:[/red] {escape(str(env_file))} {wrong}")
         raise typer.Exit(2)
     person = [Speech(read_wav(speech("three_cards")), 1.5), Speech(read_wav(speech("ten_of_clubs")), 6.0)]
     vendors = Vendors(
@@ -115,6 +134,8 @@ def main(
         twilio=FakeTwilio(answers=person),
         port=port,
     )
+    if speak and (program := find()):
+        vendors.elevenlabs.synthesize = vendors.aura.synthesize = Espeak(program)
     with asyncio.Runner(loop_factory=precise_loop) as runner:
         runner.run(_serve(vendors, agent, env_file, seconds))
 
@@ -124,18 +145,6 @@ async def _serve(vendors: Vendors, agent: str, env_file: Path | None, seconds: f
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    began = time.monotonic()
-
-    def show(vendor: str, what: str, detail: str) -> None:
-        text = Text.assemble(
-            (f"{time.monotonic() - began:8.2f} s  ", "dim"),
-            (f"{vendor:<11}", COLOURS[vendor]),
-            (f"{what:<10} ", "bold"),
-            " ".join(detail.split()),
-        )
-        console.print(text)
-
-    vendors.watch(show)
     try:
         await vendors.__aenter__()
     except OSError as error:
@@ -143,84 +152,72 @@ async def _serve(vendors: Vendors, agent: str, env_file: Path | None, seconds: f
             f"[red]error:[/red] port {vendors.port}: {error.strerror or error}. Choose another: --port"
         )
         raise typer.Exit(1) from None
-    followers = [
-        asyncio.create_task(_follow("llm", vendors.llm, lambda: _llm_news(vendors.llm), show)),
-        asyncio.create_task(_follow("twilio", vendors.twilio, lambda: _twilio_news(vendors.twilio), show)),
-    ]
     try:
-        _announce({**vendors.environment, "VOICEFLOW_PUBLIC_URL": agent}, env_file)
-        try:
-            async with asyncio.timeout(seconds):
-                await stopped.wait()
-        except TimeoutError:
-            pass
+        _announce(vendors, agent, env_file)
+        async with following(vendors, console):
+            try:
+                async with asyncio.timeout(seconds):
+                    await stopped.wait()
+            except TimeoutError:
+                pass
     finally:
-        for follower in followers:
-            follower.cancel()
-        await asyncio.wait(followers)
         await vendors.__aexit__(None, None, None)
+    if env_file is not None:
+        console.print(f"[dim]Stopped. {escape(str(env_file))} still names them: remove it.[/dim]")
 
 
-def _announce(environment: dict[str, str], env_file: Path | None) -> None:
-    console.print("[bold]Fake vendors[/bold] - tell your agent, in its own terminal:\n")
+def _announce(vendors: Vendors, agent: str, env_file: Path | None) -> None:
+    environment = {**vendors.environment, "VOICEFLOW_PUBLIC_URL": agent}
+    console.print("[bold]Fake vendors[/bold] - type this in each terminal that voiceflow runs in:\n")
     for name, value in environment.items():
         console.print(f"export {name}={value}", markup=False)
     if env_file is not None:
         lines = [MARK, *(f"{name}={value}" for name, value in environment.items())]
-        env_file.write_text("\n".join(lines) + "\n")
-        console.print(f"\n[dim]The same is in {env_file}.[/dim]")
-    console.print("\n[dim]Ctrl-C stops them. What happens:[/dim]")
+        try:
+            env_file.write_text("\n".join(lines) + "\n")
+        except OSError as error:
+            console.print(f"\n[red]error:[/red] {escape(str(env_file))}: {error.strerror or error}")
+            raise typer.Exit(1) from None
+        read = ": voiceflow started in that folder reads it" if env_file.name == ".env" else ""
+        console.print(f"\nThe same is in {escape(str(env_file))}{read}.")
+    console.print("\n[bold]Then[/bold], in two terminals:\n")
+    for command in _commands(agent, env_file):
+        console.print(f"  {command}", markup=False)
+    console.print(f"\n{_voice(vendors)}")
+    console.print("\n[dim]Ctrl-C stops them. What happens, in seconds from now:[/dim]")
 
 
-# -- the two that do not tell by themselves
-
-News = Iterator[tuple[object, str, str]]
-"""Records as (an identity, what, detail)."""
-
-
-class Recording(Protocol):
-    async def until(self, condition: Callable[[], object], timeout: float = ...) -> None: ...
-
-
-async def _follow(
-    name: str, fake: Recording, news: Callable[[], News], show: Callable[[str, str, str], None]
-) -> None:
-    """Shows each record once."""
-    seen: deque[object] = deque(maxlen=10 * LATEST)
-    while True:
-        await fake.until(lambda: any(identity not in seen for identity, _, _ in news()), timeout=1e6)
-        for identity, what, detail in news():
-            if identity not in seen:
-                seen.append(identity)
-                show(name, what, detail)
+def _commands(agent: str, env_file: Path | None) -> list[str]:
+    """What to type next. With the fakes' token, which everybody knows, an agent must not listen on all
+    addresses, as it does with a token of yours."""
+    here, port = Path.cwd(), str(urlsplit(agent).port or 8080)
+    home = env_file.resolve().parent if env_file is not None and env_file.name == ".env" else here
+    files = (ROOT / "pipelines/phone_agent.py", speech("three_cards"), speech("ten_of_clubs"))
+    pipeline, *said = (str(path.relative_to(home) if path.is_relative_to(home) else path) for path in files)
+    run_it = ["voiceflow", "run", pipeline, "--host", "127.0.0.1", "--port", port]
+    dial = ["voiceflow", "dial", f"http://127.0.0.1:{port}"]
+    for path in said:
+        dial += ["--speech", path]
+    commands = [run_it, [*dial, "--out", "call.wav"]]
+    return [shlex.join(words) for words in ([["cd", str(home)]] if home != here else []) + commands]
 
 
-def _llm_news(llm: FakeOpenAI) -> News:
-    for connection in llm.connections[-LATEST:]:
-        yield ("opened", connection.number), "connected", f"connection {connection.number}"
-    for asked in llm.requests[-LATEST:]:
-        asking = [message for message in asked.messages if message.get("role") == "user"]
-        yield (
-            ("asked", id(asked)),
-            "prompt",
-            str(asking[-1].get("content")) if asking else "(no user message)",
-        )
-        if asked.how:
-            how = "" if asked.how == "finished" else f"  ({asked.how} after {len(asked.sent)} tokens)"
-            answer = asked.text or f"HTTP {asked.status}"
-            yield ("answered", id(asked)), "answered", answer + how
+def _voice(vendors: Vendors) -> str:
+    if vendors.elevenlabs.synthesize is not None:
+        return "The agent speaks with espeak-ng."
+    why = "" if find() else ": espeak-ng is not installed"
+    return f"The agent's voice is a buzz that spells its text{why}."
 
 
-def _twilio_news(twilio: FakeTwilio) -> News:
-    for request in list(twilio.requests)[-LATEST:]:
-        if request.method == "GET" and request.status == 200:  # somebody looks how a call is doing
-            continue
-        path = request.path.rpartition("/")[2]
-        yield ("request", id(request)), "request", f"{request.method} {path}: HTTP {request.status}"
-    for call in twilio.calls[-LATEST:]:
-        for at, status in call.history:
-            error = f"  ({call.error})" if call.error and status == call.status else ""
-            yield ("call", call.sid, at, status), "call", f"{call.given('To')} {status}{error}"
+def _unusable(env_file: Path) -> str:
+    """Why the variables cannot be written there; empty when they can."""
+    if not env_file.parent.is_dir():
+        return f"cannot be written: there is no folder {env_file.parent}"
+    try:
+        ours = not env_file.exists() or MARK in env_file.read_text(errors="replace")
+    except OSError as error:
+        return f"cannot be written: {error.strerror or error}"
+    return "" if ours else "was not written by this: give another name"
 
 
 def run(arguments: list[Any] | None = None) -> None:

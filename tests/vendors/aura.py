@@ -15,7 +15,8 @@ from collections import deque
 from typing import Any
 
 from tests.vendors.speaking import Fault, Session, SpeakingVendor, Utterance
-from tests.vendors.voice import Part, Voice, sleep_until, to_format
+from tests.vendors.timing import sleep_until
+from tests.vendors.voice import Part, Voice, to_format
 from tests.vendors.wire import Asked, Refusal, VendorLink
 from voiceflow.frames import AudioFormat
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.vendors.completions import Answer, Completion, Fault, ToolCall, tokens
-from tests.vendors.http_connection import SEND_TIMEOUT, Wire, until
+from tests.vendors.http_connection import SEND_TIMEOUT, Wire
+from tests.vendors.timing import sleep_until
 
 COMMENT_EVERY = 1.0
 """Seconds between comments while nothing else is sent."""
@@ -88,8 +89,8 @@ class Events:
             await self._write("")
         while self._comments and (when is None or loop.time() + COMMENT_EVERY < when):
             await self._write(f": processing{self._end * 2}")
-            await until(loop.time() + COMMENT_EVERY)
-        await until(when)
+            await sleep_until(loop.time() + COMMENT_EVERY)
+        await sleep_until(when)
 
     async def send(self, events: Sequence[dict[str, Any]]) -> None:
         """In one packet."""

@@ -102,7 +102,7 @@ class Completion:
             self.how, self.ended = how, asyncio.get_running_loop().time()
 
 
-def asked(body: bytes, authorized: bool, connection: Connection) -> Completion | None:
+def read_request(body: bytes, authorized: bool, connection: Connection) -> Completion | None:
     """The request, or None when it is none that can be answered: this server only streams."""
     try:
         parameters = json.loads(body)

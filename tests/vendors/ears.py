@@ -6,7 +6,7 @@ An ear is given the caller's audio in steps of 10 ms. Positions are samples sinc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
@@ -130,7 +130,8 @@ class Lines:
 
 
 class EnergyEar:
-    """Takes each stretch of sound for the next of `lines`: a word for each 0.3 s, the rest when it ends.
+    """Takes each stretch of sound for the next of `lines`: a word for each 0.3 s, the rest when it ends. The
+    last word lasts until then, however long the line takes to say.
 
     A line is used up when its stretch ends, so that speech which is played again after a reconnect is the
     same line again.
@@ -160,6 +161,8 @@ class EnergyEar:
     def pause(self) -> None:
         if self._loud >= CLICK * self._rate:
             self._reveal(len(self._lines.next().split()))
+            if self.words:
+                self.words[-1] = replace(self.words[-1], end=self.spoken_until)
             self._lines.said += 1
         self._loud = self._revealed = 0
 

@@ -20,7 +20,8 @@ from collections.abc import Container, Mapping
 from typing import Any, Literal
 
 from tests.vendors.speaking import Fault, Session, SpeakingVendor, Utterance
-from tests.vendors.voice import Part, Voice, sleep_until, to_format
+from tests.vendors.timing import sleep_until
+from tests.vendors.voice import Part, Voice, to_format
 from tests.vendors.wire import Asked, Refusal, VendorLink
 from voiceflow.frames import AudioFormat
 
@@ -350,7 +351,7 @@ def _alignment(part: Part) -> dict[str, list[Any]] | None:
     return {
         "chars": [character for character, _ in part.characters],
         "charStartTimesMs": [start for _, start in part.characters],
-        "charDurationsMs": [60] * len(part.characters),
+        "charDurationsMs": [round(part.length)] * len(part.characters),
     }
 
 

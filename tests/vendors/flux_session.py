@@ -131,14 +131,16 @@ class Session:
 
     async def run(self) -> None:
         self.put({"type": "Connected"})
-        async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak())
-            watching = tasks.create_task(self._watch())
-            await self._listen()
-            watching.cancel()
-            if not self._closing:  # which is bounded by the link
-                speaking.cancel()
-        self._due.clear()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                speaking = tasks.create_task(self._speak())
+                watching = tasks.create_task(self._watch())
+                await self._listen()
+                watching.cancel()
+                if not self._closing:  # which is bounded by the link
+                    speaking.cancel()
+        finally:
+            self._due.clear()
 
     def put(self, item: Item, at: float = 0.0) -> None:
         """Sends it at `loop.time()` = `at`, or now."""
@@ -338,7 +340,9 @@ class Session:
         self._sequence += 1
         if message.get("type") != "Error":
             ids["request_id"] = self._request
-        if message.get("event") == "EndOfTurn":
+        if message.get("event") == "StartOfTurn":
+            self._flux.tell("speech", "starts")
+        elif message.get("event") == "EndOfTurn":
             self._flux.turns.append(message["transcript"])
             self._flux.tell("turn", message["transcript"])
         elif message.get("type") in ("ConfigureSuccess", "ConfigureFailure"):

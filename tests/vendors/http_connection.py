@@ -86,17 +86,3 @@ async def send_json(wire: Wire, status: int, body: object, headers: Mapping[str,
         await wire.start(status, {"content-type": "application/json", **(headers or {})})
         await wire.write(json.dumps(body).encode())
         await wire.end()
-
-
-async def until(when: float | None) -> None:
-    """Sleeps to an absolute time of the loop, to the last bit; None: for ever."""
-    loop = asyncio.get_running_loop()
-    if when is not None and when <= loop.time():
-        return
-    due = asyncio.Event()
-    timer = loop.call_at(when, due.set) if when is not None else None
-    try:
-        await due.wait()
-    finally:
-        if timer is not None:
-            timer.cancel()

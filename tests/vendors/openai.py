@@ -18,9 +18,10 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from tests.vendors.completion_events import Events, Script, error_body
-from tests.vendors.completions import Answer, Completion, Fault, Reply, ToolCall, asked, tokens
-from tests.vendors.http_connection import SEND_TIMEOUT, Connection, SocketWire, Wire, send_json, until
+from tests.vendors.completions import Answer, Completion, Fault, Reply, ToolCall, read_request, tokens
+from tests.vendors.http_connection import SEND_TIMEOUT, Connection, SocketWire, Wire, send_json
 from tests.vendors.memory_http import MemoryTransport
+from tests.vendors.timing import sleep_until
 
 __all__ = ["Answer", "Completion", "FakeOpenAI", "Fault", "MemoryTransport", "ToolCall", "tokens"]
 
@@ -67,6 +68,7 @@ class FakeOpenAI:
         self._connected = 0
         self._sockets: dict[RequestHandler, tuple[float, Connection | None]] = {}
         self._watched: list[web.Server] = []
+        self._works: dict[asyncio.Task[None], Connection] = {}
         self._news = asyncio.Event()
 
     @property
@@ -84,6 +86,15 @@ class FakeOpenAI:
         async with asyncio.timeout(timeout):
             while not condition():
                 await self._news.wait()
+
+    async def close(self) -> None:
+        """Drops every connection on which somebody waits for an answer."""
+        works = dict(self._works)
+        for work, connection in works.items():
+            connection.drop()
+            work.cancel()
+        if works:
+            await asyncio.wait(works)
 
     # -- over a real socket
 
@@ -130,6 +141,7 @@ class FakeOpenAI:
             await asyncio.wait({work})
         finally:
             work.cancel()
+            await asyncio.wait({work})
         if not work.cancelled():
             work.result()
         return wire.response
@@ -143,6 +155,7 @@ class FakeOpenAI:
     # -- the conversation
 
     def connect(self, opened: float) -> Connection:
+        """Takes note of another connection."""
         self._connected += 1
         connection = Connection(self._connected, opened)
         self._connections.append(connection)
@@ -160,15 +173,18 @@ class FakeOpenAI:
         """Starts the conversation about one request. The connection's loss ends it."""
         connection.requests.append(f"{method} {path}")
         talk = self._converse(path, headers, body, connection, wire)
-        connection.work = asyncio.get_running_loop().create_task(talk, name=f"FakeOpenAI {connection.number}")
-        return connection.work
+        work = asyncio.get_running_loop().create_task(talk, name=f"FakeOpenAI {connection.number}")
+        self._works[work] = connection
+        work.add_done_callback(self._works.pop)
+        connection.work = work
+        return work
 
     async def _converse(
         self, path: str, headers: Mapping[str, str], body: bytes, connection: Connection, wire: Wire
     ) -> None:
         authorized = not self.key or headers.get("authorization") == f"Bearer {self.key}"
         try:
-            await until(connection.opened + self.handshake)
+            await sleep_until(connection.opened + self.handshake)
             if path.endswith("/models"):
                 await self._list_models(wire, self.models_status if authorized else 401)
             else:
@@ -191,7 +207,7 @@ class FakeOpenAI:
         await send_json(wire, status, models if status == 200 else error_body(status))
 
     async def _complete(self, body: bytes, authorized: bool, connection: Connection, wire: Wire) -> None:
-        asked = _read(body, authorized, connection)
+        asked = read_request(body, authorized, connection)
         if asked is None:
             return await send_json(wire, 400, error_body(400))
         connection.asked = asked
@@ -201,7 +217,7 @@ class FakeOpenAI:
         asked.status = fault.status if authorized else 401
         if asked.status == 200:
             return await self._stream(asked, fault, wire)
-        await until(asked.arrived + (fault.ttft or 0.0))
+        await sleep_until(asked.arrived + (fault.ttft or 0.0))
         retry = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
         await send_json(wire, asked.status, error_body(asked.status), retry)
         return asked.end("finished")
@@ -236,5 +252,6 @@ class FakeOpenAI:
         return asked.end("finished")
 
     def tell(self) -> None:
+        """Wakes whoever waits in `until`."""
         news, self._news = self._news, asyncio.Event()
         news.set()

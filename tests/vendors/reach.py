@@ -17,7 +17,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -31,9 +31,27 @@ from voiceflow.testing.links import MemoryLink
 
 LIMIT = 10.0
 """Real seconds for a test over sockets."""
+SETTLE_TURNS = 20
+"""Of the loop, in which cancelled tasks end: aiohttp's and the SDK's, which nobody can wait for."""
 
+T = TypeVar("T")
 Said = dict[str, Any] | str | bytes
 Dial = Callable[..., Awaitable["Client"]]
+
+
+def within(main: Coroutine[Any, Any, T], seconds: float = LIMIT) -> T:
+    """Runs `main` in real time, and sees that it leaves no task behind. TimeoutError."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(seconds):
+            result = await main
+        for _ in range(SETTLE_TURNS):
+            await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks that are left: {left}"
+        return result
+
+    return asyncio.run(bounded())
 
 
 class Client:
@@ -110,7 +128,7 @@ class InMemory:
 
 class OverSockets:
     def run(self, main: Coroutine[Any, Any, None]) -> None:
-        asyncio.run(asyncio.wait_for(main, LIMIT))
+        within(main)
 
     @asynccontextmanager
     async def serving(self, vendor: SocketVendor) -> AsyncIterator[Dial]:

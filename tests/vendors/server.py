@@ -65,6 +65,7 @@ class Serving:
         app = web.Application(middlewares=[self._count])
         for fake in self.fakes:
             app.add_routes(fake.routes())
+        app.on_shutdown.append(self._close)
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.host, self.port).start()
@@ -76,14 +77,17 @@ class Serving:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._runner is not None
-        for fake in self.fakes:
-            if (close := getattr(fake, "close", None)) is not None:
-                await close()
         await self._runner.cleanup()
         sockets = [fake for fake in self.fakes if isinstance(fake, SocketVendor)]
         mistakes = [mistake for vendor in sockets for mistake in vendor.errors]
         if mistakes and error is None:
             raise mistakes[0]
+
+    async def _close(self, app: web.Application) -> None:
+        """Nothing new is let in any more: clients that dial again at once would keep it open for ever."""
+        for fake in self.fakes:
+            if (close := getattr(fake, "close", None)) is not None:
+                await close()
 
     def _started(self, runner: web.AppRunner) -> None:
         """For a subclass."""
@@ -135,7 +139,7 @@ class Vendors(Serving):
             "DEEPGRAM_BASE_URL": socket,
             "DEEPGRAM_API_KEY": self.flux.key or self.aura.key or DEEPGRAM_KEY,
             "OPENAI_BASE_URL": f"{self.url}/v1",
-            "OPENAI_API_KEY": self.llm._key or OPENAI_KEY,
+            "OPENAI_API_KEY": self.llm.key or OPENAI_KEY,
             "ELEVENLABS_BASE_URL": socket,
             "ELEVENLABS_API_KEY": self.elevenlabs.key or ELEVENLABS_KEY,
             "TWILIO_BASE_URL": self.url,
@@ -164,6 +168,12 @@ class Vendors(Serving):
         named = {"flux": self.flux, "elevenlabs": self.elevenlabs, "aura": self.aura}
         for name, vendor in named.items():
             vendor.listener = lambda what, detail, name=name: listener(name, what, detail)
+
+    async def _close(self, app: web.Application) -> None:
+        """Nothing new is let in any more: clients that dial again at once would keep it open for ever."""
+        for fake in self.fakes:
+            if (close := getattr(fake, "close", None)) is not None:
+                await close()
 
     def _started(self, runner: web.AppRunner) -> None:
         if (server := runner.server) is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -107,6 +107,8 @@ class SpeakingVendor(SocketVendor):
         self.delay = delay
         self.chunk = chunk
         self.pace = pace
+        self.synthesize: Callable[[str], Awaitable[bytes]] | None = None
+        """Text to mu-law at 8 kHz, for people who listen; None, and text it gives nothing for: spelled."""
         self.faults: list[Fault] = []
         """Still to happen; each is taken away when it does."""
         self.log: deque[Utterance] = deque(maxlen=KEPT)

@@ -22,21 +22,19 @@ import secrets
 from base64 import b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
-import aiohttp
 from aiohttp import web
-from yarl import URL
 
-from processors.twilio.signature import SIGNATURE_HEADER, sign
 from processors.twilio.simulated.caller import SimulatedCaller, Speech
-from processors.twilio.simulated.report import CallReport
 from processors.twilio.twiml import CONTENT_TYPE
-from voiceflow.errors import LinkError
+from tests.vendors.twilio_calls import Asked, Callback, Form, Outcome, PlacedCall
+from tests.vendors.twilio_progress import DIRECTION, Progress
+
+__all__ = ["TOO_MANY", "Asked", "Callback", "FakeTwilio", "Outcome", "PlacedCall", "Problem"]
 
 BASE = "/2010-04-01/Accounts/{account}"
 DOCUMENTS = "/fake-twilio/twiml/"
@@ -45,16 +43,7 @@ MOST_KEPT = 1000
 """Calls, requests and callbacks that are remembered; the oldest go first."""
 MOST_TWIML = 4000
 """Characters of TwiML in a request."""
-MOST_ORDERS = 10
-CALLBACK_TIMEOUT = 5.0
-"""Seconds the agent's server may take to answer a status callback."""
-LEAVING = 10.0
-"""Seconds a simulated caller may take to hang up."""
-
-ENDED = ("completed", "busy", "no-answer", "failed", "canceled")
 _PARTY = re.compile(r"\+?[1-9][0-9]{6,14}|(client|sip):\S+")
-
-Form = list[tuple[str, str]]
 
 
 class Problem(Exception):
@@ -71,89 +60,6 @@ class Problem(Exception):
 
 
 TOO_MANY = Problem(429, 20429, "Too Many Requests")
-
-
-@dataclass(slots=True, frozen=True)
-class Outcome:
-    """What becomes of a call, in seconds: `queued` before it rings, `rings` until it is answered, or until it
-    turns out `busy`, `failed` or `no-answer`. The request's Timeout ends the ringing before that. A call that
-    nobody is simulated for `lasts` so long."""
-
-    end: Literal["completed", "busy", "no-answer", "failed"] = "completed"
-    queued: float = 0.05
-    rings: float = 0.2
-    lasts: float = 1.0
-
-
-@dataclass(slots=True, frozen=True)
-class Asked:
-    """One request. `form` is the body of a POST, the query of a GET; the credentials are not kept."""
-
-    at: float
-    method: str
-    path: str
-    form: Form
-    status: int
-
-
-@dataclass(slots=True, frozen=True)
-class Callback:
-    """One status callback. `status` is how it was answered, 0 for not at all."""
-
-    at: float
-    url: str
-    form: dict[str, str]
-    status: int
-
-
-@dataclass(slots=True, eq=False)
-class PlacedCall:
-    """One call that was asked for. Times are `loop.time()`."""
-
-    sid: str
-    form: Form
-    outcome: Outcome
-    document: str = ""
-    """Where its first TwiML is."""
-    history: list[tuple[float, str]] = field(default_factory=list)
-    """Each status with its time."""
-    updates: list[dict[str, str]] = field(default_factory=list)
-    reports: list[CallReport] = field(default_factory=list)
-    """What happened on the line: one for each simulated caller, a new one after a redirect."""
-    error: str = ""
-    """Why the line could not be followed to its end: no TwiML, a stream that was refused."""
-    orders: asyncio.Queue[str] = field(default_factory=lambda: asyncio.Queue(MOST_ORDERS))
-    """Empty: hang up. Else the address of the TwiML to go on with."""
-    posted: int = 0
-
-    @property
-    def status(self) -> str:
-        return self.history[-1][1]
-
-    @property
-    def over(self) -> bool:
-        return self.status in ENDED
-
-    @property
-    def seconds(self) -> int:
-        """From the answer to the end, or until now."""
-        answered = next((at for at, status in self.history if status == "in-progress"), None)
-        end = self.history[-1][0] if self.over else asyncio.get_running_loop().time()
-        return 0 if answered is None else round(end - answered)
-
-    def given(self, name: str, default: str = "") -> str:
-        return next((value for key, value in self.form if key == name), default)
-
-    def change(self, status: str) -> None:
-        self.history.append((asyncio.get_running_loop().time(), status))
-
-    async def ordered(self, within: float) -> str | None:
-        """The next order, or None when there is none in that time."""
-        try:
-            async with asyncio.timeout(within):
-                return await self.orders.get()
-        except TimeoutError:
-            return None
 
 
 class FakeTwilio:
@@ -222,16 +128,17 @@ class FakeTwilio:
         asked = {each["phone_number"]: each["voice_url"] for each in self.numbers.values()}
         if not asked.get(number):
             raise LookupError(f"{number} asks nobody")
-        url, public = self._found(asked[number])
+        url, public = self.found(asked[number])
         options = {"auth_token": self.auth_token, "public_url": public, "called": number, **options}
         return SimulatedCaller(url, **options)
 
     async def close(self) -> None:
         """Cuts the calls that are still on."""
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
 
     # -- requests
 
@@ -261,7 +168,7 @@ class FakeTwilio:
                 status, body = problem.status, problem.body
             now = asyncio.get_running_loop().time()
             self.requests.append(Asked(now, request.method, request.path, form, status))
-            self._tell()
+            self.tell()
             return web.json_response(body, status=status)
 
         return handle
@@ -299,7 +206,8 @@ class FakeTwilio:
         while len(self._calls) >= MOST_KEPT:
             del self._calls[next(sid for sid, each in self._calls.items() if each.over)]
         self._calls[call.sid] = call
-        task = asyncio.get_running_loop().create_task(self._live(call), name=f"FakeTwilio {call.sid}")
+        progress = Progress(self, call).run()
+        task = asyncio.get_running_loop().create_task(progress, name=f"FakeTwilio {call.sid}")
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return 201, self._shown(call)
@@ -365,7 +273,7 @@ class FakeTwilio:
             "to": call.given("To"),
             "from": call.given("From"),
             "status": call.status,
-            "direction": "outbound-api",
+            "direction": DIRECTION,
             "duration": str(call.seconds) if call.over else None,
             "date_created": now,
             "date_updated": now,
@@ -392,142 +300,23 @@ class FakeTwilio:
                 return web.Response(text=twiml, content_type=CONTENT_TYPE)
         raise web.HTTPNotFound
 
-    # -- the life of a call
+    # -- for the calls
 
-    async def _live(self, call: PlacedCall) -> None:
-        end = "canceled"
-        try:
-            end = await self._run(call)
-        except Exception as error:  # a fault of the test's own
-            call.error, end = repr(error), "failed"
-            raise
-        finally:
-            call.change(end)
-            self._tell()
-        await self._post(call, "completed")
-
-    async def _run(self, call: PlacedCall) -> str:
-        """The status in which it ends."""
-        outcome, timeout = call.outcome, float(call.given("Timeout", "60"))
-        await self._post(call, "initiated")
-        if await call.ordered(outcome.queued) is not None:
-            return "canceled"
-        call.change("ringing")
-        await self._post(call, "ringing")
-        if await call.ordered(min(outcome.rings, timeout)) is not None:
-            return "canceled"
-        if outcome.end != "completed" or outcome.rings > timeout:
-            return outcome.end if outcome.rings <= timeout else "no-answer"
-        call.change("in-progress")
-        await self._post(call, "answered")
-        limit = call.given("TimeLimit")
-        try:
-            async with asyncio.timeout(float(limit) if limit else None):
-                await self._talk(call)
-        except TimeoutError:
-            pass
-        return "completed"
-
-    async def _talk(self, call: PlacedCall) -> None:
-        document, first = call.document, True
-        while document:
-            if self.answers is None:
-                document = await call.ordered(call.outcome.lasts) or ""
-            else:
-                answers = self.answers(call) if callable(self.answers) else self.answers
-                document = await self._pick_up(call, document, answers if first else ())
-            first = False
-
-    async def _pick_up(self, call: PlacedCall, document: str, speeches: Sequence[Speech]) -> str:
-        """A simulated caller on the line, until they or an order end it. What to go on with."""
-        url, public = self._found(document)
-        numbers = {"caller": call.given("From"), "called": call.given("To")}
-        options = {"auth_token": self.auth_token, "public_url": public, **numbers, **self.line}
-        phone = Callee(call.sid, self.account_sid, url, speeches=speeches, **options)
-        call.reports.append(phone.report)
-        talk = asyncio.create_task(phone.run())
-        order = asyncio.create_task(call.orders.get())
-        try:
-            await asyncio.wait({talk, order}, return_when=asyncio.FIRST_COMPLETED)
-            return order.result() if order.done() else ""
-        finally:
-            order.cancel()
-            await phone.hang_up()
-            await asyncio.wait({talk}, timeout=LEAVING)
-            talk.cancel()
-            await asyncio.wait({talk})
-            if not talk.cancelled() and (error := talk.exception()) is not None:
-                if not isinstance(error, LinkError):
-                    raise error
-                call.error = str(error)
-
-    async def _post(self, call: PlacedCall, event: str) -> None:
-        """Tells the call's StatusCallback, if it asked for this event."""
-        wanted = [value for name, value in call.form if name == "StatusCallbackEvent"] or ["completed"]
-        self._tell()
-        if event not in wanted or not (url := call.given("StatusCallback")):
-            return
-        form = {
-            "AccountSid": self.account_sid,
-            "CallSid": call.sid,
-            "CallStatus": "initiated" if event == "initiated" else call.status,
-            "From": call.given("From"),
-            "To": call.given("To"),
-            "Direction": "outbound-api",
-            "ApiVersion": "2010-04-01",
-            "CallbackSource": "call-progress-events",
-            "SequenceNumber": str(call.posted),
-            "Timestamp": format_datetime(datetime.now(UTC)),
-            **({"CallDuration": str(call.seconds)} if call.over else {}),
-        }
-        call.posted += 1
-        method = call.given("StatusCallbackMethod", "POST")
-        status = await self._send(method, url, form)
-        self.callbacks.append(Callback(asyncio.get_running_loop().time(), url, form, status))
-        self._tell()
-
-    async def _send(self, method: str, url: str, form: dict[str, str]) -> int:
-        """A signed request. The status of the answer; 0 when there is none."""
-        if method == "GET":
-            url += ("&" if "?" in url else "?") + urlencode(form)
-        signature = sign(self.auth_token, url, {} if method == "GET" else form)
-        where = URL(self._found(url)[0], encoded=True)
-        body = None if method == "GET" else form
-        try:
-            async with (
-                asyncio.timeout(CALLBACK_TIMEOUT),
-                aiohttp.ClientSession() as http,
-                http.request(method, where, data=body, headers={SIGNATURE_HEADER: signature}) as response,
-            ):
-                return response.status
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            return 0
-
-    def _found(self, url: str) -> tuple[str, str]:
+    def found(self, url: str) -> tuple[str, str]:
         """Where an address is really found, and the public base that it has if it is moved."""
         for public, local in self.reach.items():
             if url.startswith(public):
                 return local + url.removeprefix(public), public
         return url, ""
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._tell()
-
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Wakes whoever waits in `until`."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-
-class Callee(SimulatedCaller):
-    """Whoever picks up: the far end of a call that goes by the ids it was placed with."""
-
-    def __init__(self, call_sid: str, account_sid: str, url: str, **options: Any) -> None:
-        super().__init__(url, **options)
-        self.call_sid = self.report.call_sid = call_sid
-        self.account_sid = account_sid
-        ids = {"CallSid": call_sid, "AccountSid": account_sid, "Direction": "outbound-api"}
-        self._call._form = {**self._call._form, **ids}
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.tell()
 
 
 def _number(account: str, number: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""How a fake text-to-speech speaks: spelled audio, cut into messages that keep their absolute times."""
+"""How a fake text-to-speech speaks: audio, spelled unless the vendor has another voice, cut into messages
+that keep their absolute times."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from tests.vendors.speaking import SpeakingVendor, Utterance
 from tests.vendors.spelled import CHARACTER, FIRST, LAST, RATE, spell
+from tests.vendors.timing import sleep_until
 from voiceflow.audio import decode, encode
 from voiceflow.frames import AudioFormat
 
@@ -25,6 +27,8 @@ class Part:
     """Mu-law at 8 kHz."""
     characters: list[tuple[str, int]]
     """Those that begin in it, with their milliseconds from its first sample. The last may reach beyond."""
+    length: float
+    """Milliseconds of a character."""
 
     @property
     def seconds(self) -> float:
@@ -134,11 +138,13 @@ class Voice:
         vendor.generating += 1
         vendor.peak = max(vendor.peak, vendor.generating)
         try:
+            sound = b"" if vendor.synthesize is None else await vendor.synthesize(piece.text)
+            total = len(sound) or total
             while sent < total and self._left > 0:
                 due = start + sent / RATE / vendor.pace
                 if due > loop.time():
                     await sleep_until(due, unless=self._silenced)
-                part = _part(piece, sent, min(sent + size, total))
+                part = _part(piece, sound, total, sent, min(sent + size, total))
                 if self._left <= 0 or not await self._emit(part):
                     break
                 self._left -= 1
@@ -147,19 +153,10 @@ class Voice:
             vendor.generating -= 1
             self._running = None
             self._free = start + sent / RATE / vendor.pace
-            whole = sent // CHARACTER
+            whole = sent * len(piece.text) // total
             piece.utterance.said += piece.text[:whole]
             piece.utterance.cancelled += piece.text[whole:]
             self._log_forgotten()
-
-
-async def sleep_until(when: float, unless: asyncio.Event | None = None) -> None:
-    """Waits for an absolute `loop.time()`, so that delays do not add up; or for the event, if sooner."""
-    try:
-        async with asyncio.timeout_at(when):
-            await (unless or asyncio.Event()).wait()
-    except TimeoutError:
-        pass
 
 
 def to_format(audio: bytes, format: AudioFormat) -> bytes:
@@ -174,13 +171,19 @@ def from_format(audio: bytes, format: AudioFormat) -> bytes:
     return encode(decode(audio, format)[:: format.rate // RATE])
 
 
-def _part(piece: _Piece, begin: int, end: int) -> Part:
-    """The samples from `begin` to `end`. No others are made, so that a long text takes no memory."""
+def _part(piece: _Piece, sound: bytes, total: int, begin: int, end: int) -> Part:
+    """The samples from `begin` to `end` of `total`, over which the characters are spread evenly."""
+    count = len(piece.text)
+    beginning = range(-(-begin * count // total), -(-end * count // total))
+    at = [(piece.text[i], round((i * total / count - begin) * 1000 / RATE)) for i in beginning]
+    audio = sound[begin:end] or _spelled(piece.text, begin, end)
+    return Part(piece.utterance, audio, at, total / count * 1000 / RATE)
+
+
+def _spelled(text: str, begin: int, end: int) -> bytes:
+    """Those samples of `text`. No others are made, so that a long text takes no memory."""
     first, last = begin // CHARACTER, -(-end // CHARACTER)
-    audio = spell(_spellable(piece.text[first:last]))[begin - first * CHARACTER : end - first * CHARACTER]
-    beginning = range(-(-begin // CHARACTER), last)
-    at = [(piece.text[i], round((i * CHARACTER - begin) * 1000 / RATE)) for i in beginning]
-    return Part(piece.utterance, audio, at)
+    return spell(_spellable(text[first:last]))[begin - first * CHARACTER : end - first * CHARACTER]
 
 
 def _spellable(text: str) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from voiceflow.cli import call, dial, doctor, environment, graph, number, run
+from voiceflow.cli import call, dial, doctor, environment, graph, number, run, trace
 from voiceflow.errors import VoiceflowError
 from voiceflow.version import __version__
 
@@ -25,6 +25,7 @@ app.command()(number.number)
 app.command()(dial.dial)
 app.command()(dial.demo)
 app.command()(graph.graph)
+app.command()(trace.trace)
 app.command()(doctor.doctor)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.call import Call
 from voiceflow.cli import checks
 from voiceflow.cli.checks import seconds
-from voiceflow.cli.logs import configure
+from voiceflow.cli.watching import Opened, Quiet, Redact, TraceDir, watching
 from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.errors import VoiceflowError
 from voiceflow.server.listener import LOOPBACK, Listener, until_stopped, warm
@@ -59,6 +60,9 @@ def run(
         str, typer.Option(help="Instead of the sentence: the number to connect the caller to.")
     ] = "",
     reload: Annotated[bool, typer.Option("--reload", help="Loads the file again when it changes.")] = False,
+    quiet: Quiet = False,
+    trace_dir: TraceDir = None,
+    redact: Redact = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Answer the phone: every call gets a pipeline of its own.
@@ -69,34 +73,40 @@ def run(
 
       voiceflow dial http://127.0.0.1:8080/twilio/voice --speech hello.wav
 
+      voiceflow run pipelines/vad_only.py --trace-dir calls, then: voiceflow trace calls
+
       TWILIO_AUTH_TOKEN=... voiceflow run pipelines/vad_only.py --public-url https://agent.example.com
     """
-    configure(log_level)
     if not auth_token and host and host not in LOOPBACK:
         raise VoiceflowError(
             f"without an auth token anybody could call --host {host}: set TWILIO_AUTH_TOKEN "
             "(console.twilio.com, Account info), or leave --host away to listen on loopback only"
         )
-    public_url = checks.public_url(public_url)
-    agent = ReloadingAgent(load(file)) if reload else load(file)
     settings = Settings(
-        public_url=public_url or None,
+        public_url=checks.public_url(public_url) or None,
         max_calls=max_calls,
         drain=drain,
         call_limit=call_limit,
         fallback=fallback,
         fallback_number=fallback_number or None,
     )
-    run_async(_serve(agent, settings, host or ("0.0.0.0" if auth_token else LOOPBACK[0]), port, auth_token))
+    address = host or ("0.0.0.0" if auth_token else LOOPBACK[0])
+    with watching(log_level, quiet=quiet, trace_dir=trace_dir, redact=redact) as opened:
+        agent = ReloadingAgent(load(file)) if reload else load(file)
+        run_async(_serve(agent, settings, opened, address, port, auth_token))
 
 
 async def _serve(
-    agent: PipelineFile | ReloadingAgent, settings: Settings, host: str, port: int, auth_token: str
+    agent: PipelineFile | ReloadingAgent,
+    settings: Settings,
+    opened: Opened,
+    host: str,
+    port: int,
+    auth_token: str,
 ) -> None:
     server = Server(agent, settings)
-    await warm(agent, TwilioCodec(), server)
-    routes = TwilioRoutes(server, auth_token=auth_token)
-    async with Listener(server, routes.routes(), host=host, port=port) as listener:
+    server.opened = opened
+    async with serving(server, host=host, port=port, auth_token=auth_token) as listener:
         public = settings.public_url or listener.url
         logger.info(f"answering calls: {public}{VOICE}  (listening on {listener.url})")
         if not auth_token:
@@ -106,12 +116,21 @@ async def _serve(
                 "no --public-url: only a simulated caller on this machine can call, because Twilio signs "
                 "the https:// address that it uses"
             )
-        watching = asyncio.create_task(agent.watch(server)) if isinstance(agent, ReloadingAgent) else None
+        reloading = asyncio.create_task(agent.watch(server)) if isinstance(agent, ReloadingAgent) else None
         try:
             await until_stopped(server)
         finally:
-            if watching is not None:
-                watching.cancel()
+            if reloading is not None:
+                reloading.cancel()
+
+
+@asynccontextmanager
+async def serving(server: Server, *, host: str, port: int, auth_token: str) -> AsyncIterator[Listener]:
+    """A warm server with Twilio's routes, listening until the block ends. Raises as `warm` and Listener."""
+    await warm(server.agent, TwilioCodec(), server)
+    routes = TwilioRoutes(server, auth_token=auth_token)
+    async with Listener(server, routes.routes(), host=host, port=port) as listener:
+        yield listener
 
 
 class ReloadingAgent:

@@ -91,6 +91,8 @@ class Server:
         self.calls: dict[Call, asyncio.Task[Any] | None] = {}
         self.admission = Admission(self.settings.worker, self._stream_never_came)
         self.served = 0
+        self.opened: Callable[[Call], None] | None = None
+        """Called with every call that has been prepared, before anything happens in it; must not raise."""
         self.finished: Callable[[Call, CallResult], None] | None = None
         """Called with every call that is over."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -130,6 +132,8 @@ class Server:
             call.prepare(self.agent.make(call))
         except VoiceflowError as error:
             raise Refused(str(error), self.settings.fallback) from error
+        if self.opened is not None:
+            self.opened(call)
         self._hold(call)
         return self.admission.promise(call, carrier_call)
 
