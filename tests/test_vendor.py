@@ -61,7 +61,11 @@ def test_quotes_are_short() -> None:
 
 def test_all_missing_keys_are_told_at_once() -> None:
     error = MissingKeys([Key("A_KEY", "https://a"), Key("B_KEY", "https://b")])
-    assert "A_KEY is not set: get one at https://a; B_KEY is not set: get one at https://b" in str(error)
+    assert str(error).splitlines() == [
+        "A_KEY is not set: get one at https://a",
+        "B_KEY is not set: get one at https://b",
+        "Put them into .env or the environment (see .env.example)",
+    ]
 
 
 def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,10 @@ from voiceflow.declaration.check import check_keys
 from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.buffers import Depth
 from voiceflow.engine.history import History
-from voiceflow.engine.keeper import TurnKeeper, Watch
-from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.keeper import TurnKeeper
 from voiceflow.engine.processor import Processor
 from voiceflow.engine.pump import Pump
-from voiceflow.engine.reply import Reply
 from voiceflow.engine.tasks import Overdue, Tasks
-from voiceflow.engine.turns import Action, Kill
 from voiceflow.errors import CallEnded, DeclarationError, LineError, LinkError, ProcessorError, VoiceflowError
 from voiceflow.frames import CallEnd, CallStart, Fault, ReplyEnd, Sentence
 from voiceflow.line.codec import Codec, LineStarted
@@ -36,6 +33,7 @@ from voiceflow.line.stream import Line
 from voiceflow.record import CallResult, Phase, figures_of
 from voiceflow.services import Services
 from voiceflow.trace.recorder import FIRSTS, Outcome, Recorder
+from voiceflow.trace.watch import TurnWatch
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -83,7 +81,6 @@ class Call:
         """Where all randomness of the call comes from; seeded, a call can be replayed."""
         self.phase = Phase.NEW
         self.fault: str | None = None
-        self.interrupts = 0
         self.trace: Recorder
         """What happened, and where the time went; from `prepare` on."""
         self._tasks = Tasks()
@@ -93,6 +90,7 @@ class Call:
         self._pipeline: Pipeline | None = None
         self._pump: Pump | None = None
         self._keeper: TurnKeeper | None = None
+        self._watch: TurnWatch | None = None
         self._over: asyncio.Future[str] | None = None
         self._normal = True
         self._starting: asyncio.Task[None] | None = None
@@ -229,6 +227,8 @@ class Call:
         self._over = self._loop.create_future()
         self.trace = Recorder(trace_clock(self._loop), self._owner)
         check_keys(pipeline.chain)
+        authority = self._owner(pipeline.authority)
+        self._watch = TurnWatch(self.trace, self.line, self._loop, authority)
         self._pump = Pump(pipeline.chain, self._fail, dict.fromkeys(FIRSTS, self.trace.made))
         self._keeper = TurnKeeper(
             self._pump,
@@ -236,7 +236,7 @@ class Call:
             authority=pipeline.authority,
             mouth=pipeline.sink,
             reap=self._reap,
-            watch=_Watch(self),
+            watch=self._watch,
         )
         for index, processor in enumerate(pipeline.chain):
             processor._bind(self, self._pump, index)
@@ -289,6 +289,11 @@ class Call:
         if self.phase in (Phase.STARTING, Phase.LIVE):
             self.end(reason)
             await self._close(reason)
+
+    @property
+    def interrupts(self) -> int:
+        """How many replies were cut off so far."""
+        return self._watch.interrupts if self._watch is not None else 0
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -422,28 +427,3 @@ class Call:
             self.log.warning(f"{what} took more than {CLOSING_LIMIT:g} s")
         except (Exception, LinkError) as error:
             self.log.opt(exception=error).warning(f"{what} failed: {error}")
-
-
-class _Watch(Watch):
-    """What the TurnKeeper tells, for the trace and the figures."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def evidence(self, last_voice: int | None) -> None:
-        call = self._call
-        spoke = None
-        if last_voice is not None:
-            samples, arrived = call.line.arrived
-            age = call.loop.time() - arrived + (samples - last_voice) / call.line.format.rate
-            spoke = call.now() - max(0.0, age)
-        assert call._pipeline is not None
-        call.trace.evidence(call._owner(call._pipeline.authority), spoke)
-
-    def action(self, action: Action) -> None:
-        if isinstance(action, Kill):
-            self._call.interrupts += 1
-        self._call.trace.action(action)
-
-    def over(self, reply: Reply, heard: HeardText) -> None:
-        self._call.trace.over(reply, heard)
