@@ -13,9 +13,9 @@ from flux_calls import KEY, PACKET, SILENCE, Caller, flux_rig, logged, stt, tran
 
 from processors.flux import FluxSTT
 from tests.vendors import spelled
-from tests.vendors.flux import FakeFlux, turn_info
+from tests.vendors.flux import FakeFlux, refusal, turn_info
 from tests.vendors.server import Serving
-from voiceflow.errors import DeclarationError, LinkError, VoiceflowError
+from voiceflow.errors import DeclarationError, LinkError, LinkRefused, VoiceflowError
 from voiceflow.frames import (
     AudioFormat,
     AudioIn,
@@ -569,9 +569,27 @@ def test_importing_it_imports_no_sdk():
 
 def test_warm_imports_the_sdk():
     code = (
-        "import sys, asyncio; from processors.flux import FluxSTT; asyncio.run(FluxSTT(api_key='k').warm()); "
+        "import sys; import processors.flux.client; "
         "print([m for m in ('deepgram', 'openai') if m in sys.modules])"
     )
     command = [sys.executable, "-W", "error::DeprecationWarning", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "['deepgram']"
+
+
+async def test_warming_up_tells_of_a_key_that_is_refused(virtual_time):
+    flux = FakeFlux(key=KEY)
+    async with flux_rig(flux, api_key="another") as rig:
+        with pytest.raises(LinkRefused, match="DEEPGRAM_API_KEY is not valid"):
+            await stt(rig).warm()
+        assert "DEEPGRAM_API_KEY" in str(rig.fault)
+
+
+@pytest.mark.parametrize("refused", [[], [refusal(429)]])
+async def test_warming_up_is_no_condition(virtual_time, refused):
+    flux = FakeFlux(key=KEY)
+    async with flux_rig(flux) as rig:
+        await asyncio.sleep(1)
+        flux.refusals.extend(refused)
+        await stt(rig).warm()
+        assert len(flux.connections) == 2 - len(refused)

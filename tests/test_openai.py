@@ -283,7 +283,7 @@ async def test_the_turn_after_an_interrupt_does_not_dial(virtual_time: VirtualTi
             desk.rig.kill(reply)
             await asyncio.sleep(0.5)
         counted = desk.llm.figures()
-        assert (counted["hits"], counted["misses"], counted["cancelled"]) == (10, 0, 10)
+        assert (counted["pool_hits"], counted["pool_misses"], counted["cancelled"]) == (10, 0, 10)
         assert counted["saved_ms"] == pytest.approx(3000.0)
         used = [number for request in desk.fake.requests for number in [request.connection.number]]
         assert len(set(used)) == 10
@@ -322,7 +322,7 @@ async def test_a_first_turn_that_comes_at_once_dials_by_itself(virtual_time: Vir
     async with Desk(FakeOpenAI(handshake=0.3)) as desk:
         await desk.answered()
         assert desk.times.tokens[0][0] == pytest.approx(0.5)
-        assert desk.llm.figures()["misses"] == 1
+        assert desk.llm.figures()["pool_misses"] == 1
 
 
 # -- calls side by side
@@ -427,7 +427,7 @@ async def test_a_server_without_a_list_of_models_is_as_good(virtual_time: Virtua
     async with Desk(FakeOpenAI(models_status=status)) as desk:
         await desk.llm.warm()
         assert await desk.answered() == HELLO
-        assert desk.llm.figures()["hits"] == 1
+        assert desk.llm.figures()["pool_hits"] == 1
 
 
 async def test_a_wrong_key_is_told_before_any_call(virtual_time: VirtualTime) -> None:

@@ -496,7 +496,7 @@ async def test_summary(virtual_time):
     assert found.p90 == pytest.approx(two - (two - one) / 10)
     assert found.since is Step.LAST_SPEECH
     assert owners(record)[Step.FIRST_AUDIO] == "Voice"
-    assert leading_figures(record) == {"underruns": 0, "interrupts": 2}
+    assert leading_figures(record) == {"underruns": 0, "interrupts": 1}
 
 
 def test_leading_figures_are_summed_over_processors():

@@ -15,7 +15,7 @@ from processors.flux.messages import Configured, TurnInfo
 from processors.flux.settings import Settings, strings
 from voiceflow.engine.processor import Processor, tap
 from voiceflow.errors import DeclarationError, LinkError, LinkRefused, VoiceflowError
-from voiceflow.frames import AudioIn, Transcript, VoiceStart, VoiceStop
+from voiceflow.frames import AudioFormat, AudioIn, Transcript, VoiceStart, VoiceStop
 from voiceflow.vendor import TEMPORARY, Key, base_url, explained, quote
 
 ADDRESS = "wss://api.deepgram.com"
@@ -115,7 +115,19 @@ class FluxSTT(Processor):
         """Samples that were sent again."""
 
     async def warm(self) -> None:
+        """Imports the SDK, and connects once: a key that is refused is told before a call is answered."""
         import processors.flux.client  # noqa: F401, what takes long is that it imports the SDK
+
+        url, headers = self._endpoint(self.call.line.format)
+        try:
+            link = await self.call.services.dial(url, headers=headers, timeout=CONNECT_LIMIT)
+        except LinkError as error:
+            explanation = explained(error, "Deepgram", self._key)
+            if isinstance(error, LinkRefused) and error.status not in TEMPORARY:
+                raise explanation from None
+            self.call.log.warning(f"{self.name}: {explanation}; calls are answered all the same")
+        else:
+            await link.close()
 
     async def start(self) -> None:
         from processors.flux.client import FluxClient
@@ -266,8 +278,7 @@ class FluxSTT(Processor):
 
     async def _connect(self, limit: float) -> Connection:
         """One try, up to Connected. LinkError."""
-        url = f"{self._base_url}/v2/listen?{self.settings.query(self._format)}"
-        headers = {"Authorization": f"Token {self._key.value}"}
+        url, headers = self._endpoint(self._format)
         link = await self.call.services.dial(url, headers=headers, timeout=limit)
         self._connection = Connection(
             link,
@@ -282,6 +293,11 @@ class FluxSTT(Processor):
         await self._connection.greeted(CONNECT_LIMIT)
         return self._connection
 
+    def _endpoint(self, format: AudioFormat) -> tuple[str, dict[str, str]]:
+        """Where to connect, and with which headers."""
+        url = f"{self._base_url}/v2/listen?{self.settings.query(format)}"
+        return url, {"Authorization": f"Token {self._key.value}"}
+
     async def _converse(self, connection: Connection) -> None:
         again = self._feed.rewind(self._hearing.replaced(self._feed.oldest))
         self._connections += 1
@@ -295,7 +311,7 @@ class FluxSTT(Processor):
     def _drop(self, error: LinkError) -> None:
         """The connection is given up, or could not be made."""
         connection, self._connection = self._connection, None
-        self.call.log.warning(f"{self.name}: {error}; connecting again")
+        self.call.log.bind(noted=True).warning(f"{self.name}: {error}; connecting again")
         self.call.trace.note(self.name, f"connecting again: {error}")
         if connection is not None:  # a dead one may take its time to close
             closing = self.spawn(connection.link.close(), "closing a connection")

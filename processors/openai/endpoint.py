@@ -36,6 +36,7 @@ class Endpoint:
         key = address.key.value or NO_KEY
         headers = {"Authorization": f"Bearer {key}", **PLAIN}
         self.transport = WarmTransport(address.host, f"{address.url}/models", headers=headers, make=make)
+        self.transport.pool.name = self.name  # its log lines stand alone: a host says nothing there
         # No timeouts and no retries of the SDK's: both are ours, and shorter than a caller's patience.
         self._client = openai.AsyncOpenAI(
             api_key=key,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIGURES = (
     "requests", "tokens", "cancelled", "failed", "retries", "fallbacks", "prompt_tokens", "completion_tokens",
-    "hits", "misses", "saved_ms",
+    "pool_hits", "pool_misses", "saved_ms",
 )  # fmt: skip
 UNUSUAL = {
     "length": "the answer was cut at max_tokens",
@@ -241,17 +241,18 @@ class ChatLLM(Processor):
         self.call.trace.note(self.name, said)
         if said not in self._told:
             self._told.add(said)
-            self.call.log.log("WARNING" if failure.passing else "ERROR", f"{self.name}: {said}")
+            log = self.call.log.bind(noted=True)
+            log.log("WARNING" if failure.passing else "ERROR", f"{self.name}: {said}")
 
     def _count(self, completion: Completion) -> None:
         counted, reading, connection = self._counted, completion.reading, completion.connection
         counted["prompt_tokens"] += reading.prompt_tokens
         counted["completion_tokens"] += reading.completion_tokens
         if connection is not None:
-            counted["hits"] += 1
+            counted["pool_hits"] += 1
             counted["saved_ms"] += round(connection.saved * 1000, 1)
         elif completion.answered:
-            counted["misses"] += 1
+            counted["pool_misses"] += 1
 
     # -- what all calls share
 

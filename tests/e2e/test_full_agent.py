@@ -111,7 +111,7 @@ def check_no_turn_dialled(fakes, phone: Phone) -> None:
     for request in asked:
         assert request.connection.opened < request.arrived - 0.02
     figures = phone.call.figures()
-    assert figures["ChatLLM.misses"] == 0
+    assert figures["ChatLLM.pool_misses"] == 0
     assert figures["ElevenLabsTTS.reconnects"] == 0
 
 

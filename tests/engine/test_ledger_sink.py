@@ -369,6 +369,7 @@ def test_a_socket_that_took_nothing_means_that_nothing_was_heard() -> None:
                 await send(message)
 
             p.call.line.link.send = slow_send  # type: ignore[method-assign,union-attr]
+            p.call.line.link.send_at_once = lambda message: False  # type: ignore[method-assign,union-attr]
             p.speak(p.answer(), SECOND * 3, "one two three", end=True)
             await asyncio.sleep(1.5)
             p.turner.turns.started()

@@ -24,7 +24,7 @@ from voiceflow.cli import checks
 from voiceflow.cli.checks import seconds
 from voiceflow.cli.doctor import fetch
 from voiceflow.cli.outbound import Interrupted, OneCall, Order, console, follow
-from voiceflow.cli.run import File, run_async, serving
+from voiceflow.cli.run import File, listen_on, run_async, serving
 from voiceflow.cli.watching import Quiet, Redact, TraceDir, watching
 from voiceflow.errors import LinkError, VoiceflowError
 from voiceflow.server.listener import LOOPBACK
@@ -43,6 +43,12 @@ def call(
         str, typer.Option(envvar="VOICEFLOW_PUBLIC_URL", help="Where Twilio reaches it: https://HOST.")
     ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Which address to listen on. Loopback when the public URL is on this machine, else all."
+        ),
+    ] = "",
     ring: Annotated[int, typer.Option(min=1, max=600, help="Seconds to let it ring.")] = 60,
     limit: Annotated[
         float, typer.Option(min=1, max=86400, callback=seconds, help="Seconds after which it is ended.")
@@ -80,13 +86,14 @@ def call(
     with watching(log_level, quiet=quiet, trace_dir=trace_dir, redact=redact) as opened:
         server = OneCall(load(file), settings, order)
         server.opened = opened
-        run_async(_call(server, port, token.value, check))
+        address_here = host or listen_on(order.public_url, token.value)
+        run_async(_call(server, address_here, port, token.value, check))
 
 
-async def _call(server: OneCall, port: int, auth_token: str, check: bool) -> None:
+async def _call(server: OneCall, host: str, port: int, auth_token: str, check: bool) -> None:
     async with (
         TwilioRest() as twilio,
-        serving(server, host="0.0.0.0", port=port, auth_token=auth_token) as listener,
+        serving(server, host=host, port=port, auth_token=auth_token) as listener,
     ):
         if check:
             await _leads_here(server.order.public_url, server.nonce, listener.port)

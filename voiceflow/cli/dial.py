@@ -28,7 +28,19 @@ QUIET = 33.0
 """Root mean square of a 20 ms packet that is silence at any rate: -60 dBFS."""
 LONGEST_PAUSE = 600.0
 FIRST = 0.5
-"""Seconds before the first."""
+"""Seconds before the first, where it does not depend on the agent."""
+PATIENCE = 1.3
+"""Seconds that the caller gives the agent to speak first."""
+MOMENT = 0.7
+"""Seconds of silence after its first words, or after PATIENCE, in which the caller begins. More than an agent
+pauses between two sentences, and about what people leave on the phone before they take the turn."""
+
+UNSIGNED = "It seems to answer Twilio only: give its auth token, with --auth-token or TWILIO_AUTH_TOKEN."
+SIGNED_WRONG = (
+    "It seems not to take the signature: --auth-token and --public-url (TWILIO_AUTH_TOKEN, "
+    "VOICEFLOW_PUBLIC_URL) must be the same here as there."
+)
+"""What to do about HTTP 403 from the webhook."""
 
 
 def dial(
@@ -39,6 +51,14 @@ def dial(
         list[Path],
         typer.Option(help="A WAV the caller says, without the silence at its ends.", show_default=False),
     ],
+    first: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds to the first speech, whatever the agent does. Otherwise the caller lets the agent "
+            "speak first, and begins when it is silent, or after 2 s when it says nothing.",
+            show_default=False,
+        ),
+    ] = None,
     after: Annotated[
         list[float] | None,
         typer.Option(help="Seconds from the end of one speech to the next, one for each further --speech."),
@@ -77,13 +97,14 @@ def dial(
     from voiceflow.cli.run import run_async
 
     configure(log_level)
-    pauses = _pauses(len(speech), after or [])
+    pauses = _pauses(len(speech), after or [], MOMENT if first is None else first)
     public_url = checks.public_url(public_url)
     run_async(
         _dial(
             target,
             list(zip(speech, pauses, strict=True)),
             out,
+            patience=PATIENCE if first is None else None,
             delay=delay / 1000,
             linger=linger,
             limit=limit,
@@ -129,6 +150,7 @@ async def _dial(
     speeches: list[tuple[Path, float]],
     out: Path | None,
     *,
+    patience: float | None = None,
     delay: float = 0.0,
     linger: float = 1.5,
     limit: float = 20.0,
@@ -164,6 +186,7 @@ async def _dial(
             caller=caller,
             called=called,
             speeches=spoken,
+            patience=patience,
             delay_in=delay,
             delay_out=delay,
             linger=linger,
@@ -174,6 +197,8 @@ async def _dial(
             await phone.run()
         except LinkError as error:
             console.print(f"[red]the call failed:[/red] {escape(str(error))}")
+            if phone.report.http and phone.report.http[0].status == 403:
+                console.print(SIGNED_WRONG if auth_token else UNSIGNED)
             raise typer.Exit(1) from None
         finally:
             if out is not None and phone.report.stream_sids:
@@ -215,13 +240,14 @@ async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
     return listener.url
 
 
-def _pauses(speeches: int, after: list[float]) -> list[float]:
+def _pauses(speeches: int, after: list[float], first: float = FIRST) -> list[float]:
     """The pause before each speech. `--after` belongs to the second, third, ... speech."""
     if len(after) > max(0, speeches - 1):
         raise VoiceflowError(
             f"{len(after)} times --after for {speeches} times --speech: it is the pause between two "
             f"speeches, so there can be {max(0, speeches - 1)}"
         )
-    if not all(0 <= pause <= LONGEST_PAUSE for pause in after):
-        raise VoiceflowError(f"--after is in seconds, from 0 to {LONGEST_PAUSE:g}")
-    return [FIRST, *after, *[PAUSE] * (speeches - 1 - len(after))][:speeches]
+    for option, pauses in (("--first", [first]), ("--after", after)):
+        if not all(0 <= pause <= LONGEST_PAUSE for pause in pauses):
+            raise VoiceflowError(f"{option} is in seconds, from 0 to {LONGEST_PAUSE:g}")
+    return [first, *after, *[PAUSE] * (speeches - 1 - len(after))][:speeches]

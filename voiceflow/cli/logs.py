@@ -32,8 +32,9 @@ def configure(
     """Sends logs to stderr, readable.
 
     `redaction`: what it hides is hidden here too. `write(stream, render)` writes instead of us, so that a
-    terminal which is paused does not hold up the calls. `calls=False` leaves out the line at the end of each
-    call, for a console that tells more. VoiceflowError for a level that does not exist.
+    terminal which is paused does not hold up the calls. `calls=False` leaves out what a console tells too:
+    the line at the end of each call, and lines bound with `noted=True`, which are notes in the trace as well.
+    VoiceflowError for a level that does not exist.
     """
     if level.upper() not in LEVELS:
         raise VoiceflowError(f"there is no log level {level!r}: use {', '.join(LEVELS)}")
@@ -50,7 +51,8 @@ def configure(
             stream.flush()
 
     def wanted(record: Record) -> bool:
-        return calls or not record["message"].startswith("call over: ")
+        told = record["extra"].get("noted") or record["message"].startswith("call over: ")
+        return calls or not told
 
     terminal = Console(file=stream)
     logger.remove()

@@ -52,6 +52,8 @@ STATUS = {
 }
 """Twilio's words for the state of a call, and ours."""
 
+CLOCK = "(phone: seconds since Twilio was asked to call; the others: since somebody answered)"
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -152,8 +154,8 @@ async def follow(twilio: TwilioRest, server: OneCall, interrupted: Interrupted) 
     told, pause, hung_up = "", FIRST_POLL, False
     while True:
         if placed.status != told:
+            _tell(placed, loop.time() - began, explain=not told)
             told, pause = placed.status, FIRST_POLL
-            _tell(placed, loop.time() - began)
         if placed.ended:
             break
         if (interrupted.once or loop.time() > deadline) and not hung_up:
@@ -182,10 +184,12 @@ async def follow(twilio: TwilioRest, server: OneCall, interrupted: Interrupted) 
         raise typer.Exit(1)
 
 
-def _tell(placed: PlacedCall, at: float) -> None:
+def _tell(placed: PlacedCall, at: float, *, explain: bool) -> None:
+    """`explain` says which clock this is: between these lines are the call's, which have its own."""
     style, words = STATUS.get(placed.status, ("", placed.status))
     lasted = f"  [dim]after {placed.seconds} s[/dim]" if placed.seconds is not None else ""
-    console.print(f"{at:7.2f} s  [{style or 'default'}]{escape(words)}[/]{lasted}")
+    clock = f"  [dim]{CLOCK}[/dim]" if explain else ""
+    console.print(f"phone {at:7.2f} s  [{style or 'default'}]{escape(words)}[/]{lasted}{clock}")
 
 
 def _problem(placed: PlacedCall, server: OneCall, interrupted: bool) -> str:

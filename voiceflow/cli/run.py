@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from loguru import logger
@@ -35,7 +36,11 @@ def run(
     file: File,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="Which address to listen on. Loopback without an auth token, else all.")
+        str,
+        typer.Option(
+            help="Which address to listen on. Loopback without an auth token, or when the public URL is "
+            "on this machine; else all."
+        ),
     ] = "",
     public_url: Annotated[
         str, typer.Option(envvar="VOICEFLOW_PUBLIC_URL", help="Where Twilio reaches it: https://HOST.")
@@ -90,10 +95,19 @@ def run(
         fallback=fallback,
         fallback_number=fallback_number or None,
     )
-    address = host or ("0.0.0.0" if auth_token else LOOPBACK[0])
+    address = host or listen_on(settings.public_url or "", auth_token)
     with watching(log_level, quiet=quiet, trace_dir=trace_dir, redact=redact) as opened:
         agent = ReloadingAgent(load(file)) if reload else load(file)
         run_async(_serve(agent, settings, opened, address, port, auth_token))
+
+
+def listen_on(public_url: str, auth_token: str) -> str:
+    """Where to listen when nobody says: on all addresses, if whoever comes can be told from Twilio and does
+    not come from this machine anyway."""
+    known_as = urlsplit(public_url).hostname
+    if known_as == "::1":
+        return known_as
+    return LOOPBACK[0] if known_as in LOOPBACK or not auth_token else "0.0.0.0"
 
 
 async def _serve(

@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.protocol import State
 
 from voiceflow.errors import LinkError, LinkRefused
+from voiceflow.line.link import AT_ONCE, at_once
 from voiceflow.line.proxies import proxy_for
 
 MAX_MESSAGE = 16 * 2**20
@@ -46,6 +47,12 @@ class DialledLink:
             await self._socket.send(message)
         except ConnectionClosed as error:
             raise LinkError(f"the connection is closed ({_why(error)})") from None
+
+    def send_at_once(self, message: str | bytes) -> bool:
+        transport = self._socket.transport
+        if not self.is_open or len(message) > AT_ONCE or transport.get_write_buffer_size():
+            return False
+        return at_once(self._socket.send(message))
 
     async def receive(self) -> str | bytes | None:
         try:

@@ -35,6 +35,8 @@ class Line:
         """How many samples of caller audio have come, and the `loop.time()` of the last of them."""
         self._outbox: deque[tuple[Reply | None, Wire, int]] = deque()  # bounded by OUTBOX_BOUND in `send`
         self._peak = 0
+        self._writing = False
+        """The writer waits for the socket to take a message."""
         self._wake: asyncio.Future[None] | None = None
         self._failed: Callable[[Exception], None] | None = None
 
@@ -44,11 +46,14 @@ class Line:
         self.stream = started.stream
 
     def send(self, message: Wire, reply: Reply | None = None, samples: int = 0) -> None:
-        """Queues a message; never waits. `reply` marks it as part of that reply, for `discard`, and
-        `samples` says how much audio of it is in there.
+        """Sends a message at once if the socket takes it, else queues it; never waits. `reply` marks it as
+        part of that reply, for `discard`, and `samples` says how much audio of it is in there.
 
         A carrier that reads nothing for so long that the outbox is full ends the call.
         """
+        if not (self._outbox or self._writing) and self.link is not None and self.link.send_at_once(message):
+            self.messages_out += 1
+            return
         self._outbox.append((reply, message, samples))
         self._peak = max(self._peak, len(self._outbox))
         if len(self._outbox) > OUTBOX_BOUND:
@@ -81,6 +86,7 @@ class Line:
         while True:
             while self._outbox:
                 _, message, _ = self._outbox.popleft()
+                self._writing = True
                 try:
                     async with asyncio.timeout(SEND_TIMEOUT):
                         await self.link.send(message)
@@ -88,6 +94,8 @@ class Line:
                     return self._fail(LinkError(f"the carrier took no message for {SEND_TIMEOUT:g} s"))
                 except LinkError as error:
                     return self._fail(error)
+                finally:
+                    self._writing = False
                 self.messages_out += 1
             self._wake = loop.create_future()
             await self._wake

@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import web
 
 from voiceflow.errors import LinkError
+from voiceflow.line.link import AT_ONCE, at_once
 
 CLOSE_TIMEOUT = 2.0
 """Seconds a closing handshake may take."""
@@ -44,6 +45,15 @@ class WebSocketLink:
             if not _stray():
                 raise
             raise LinkError("the connection is stuck") from None
+
+    def send_at_once(self, message: str | bytes) -> bool:
+        if self._transport is None or self._socket.closed or len(message) > AT_ONCE:
+            return False
+        if self._transport.is_closing() or self._transport.get_write_buffer_size():
+            return False
+        if isinstance(message, str):
+            return at_once(self._socket.send_str(message))
+        return at_once(self._socket.send_bytes(message))
 
     async def receive(self) -> str | bytes | None:
         try:

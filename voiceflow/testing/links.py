@@ -131,6 +131,13 @@ class MemoryLink(Link):
     async def send(self, message: Wire) -> None:
         self.send_now(message)
 
+    def send_at_once(self, message: Wire) -> bool:
+        try:
+            self.send_now(message)
+        except (LinkError, BufferOverflowError):
+            return False
+        return True
+
     async def receive(self) -> Wire | None:
         return None if self.closed else await self._incoming.get()
 
@@ -246,6 +253,10 @@ class ScriptedLink(MemoryLink):
     async def send(self, message: Wire) -> None:
         self._begin()
         self.send_now(message)
+
+    def send_at_once(self, message: Wire) -> bool:
+        self._begin()
+        return super().send_at_once(message)
 
     async def receive(self) -> Wire | None:
         self._begin()

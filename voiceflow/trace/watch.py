@@ -7,7 +7,7 @@ import asyncio
 from voiceflow.engine.keeper import Watch
 from voiceflow.engine.mouth import HeardText
 from voiceflow.engine.reply import Reply
-from voiceflow.engine.turns import Action, Kill
+from voiceflow.engine.turns import Action, Kill, Open, Promote
 from voiceflow.line.stream import Line
 from voiceflow.trace.recorder import Recorder
 
@@ -17,6 +17,8 @@ class TurnWatch(Watch):
 
     def __init__(self, trace: Recorder, line: Line, loop: asyncio.AbstractEventLoop, authority: str) -> None:
         self.interrupts = 0
+        self._drafts: set[int] = set()
+        """Replies that nobody has begun to hear: to drop one is no interrupt."""
         self._trace, self._line, self._loop, self._authority = trace, line, loop, authority
 
     def evidence(self, last_voice: int | None) -> None:
@@ -29,7 +31,14 @@ class TurnWatch(Watch):
         self._trace.evidence(self._authority, spoke)
 
     def action(self, action: Action) -> None:
-        self.interrupts += isinstance(action, Kill)
+        match action:
+            case Open(number, draft=True):
+                self._drafts.add(number)
+            case Promote(number):
+                self._drafts.discard(number)
+            case Kill(number):
+                self.interrupts += number not in self._drafts
+                self._drafts.discard(number)
         self._trace.action(action)
 
     def over(self, reply: Reply, heard: HeardText) -> None:
