@@ -1,19 +1,18 @@
 """`python -m benchmarks [name ...] [--quick] [--json FILE]`: voiceflow and its peers in one run.
 
 Each benchmark runs in a process of its own, ours and then the peer's, one after another: nothing of one is
-in the figures of the other. The peers need pipecat-ai: this interpreter if it is installed there (the extra
-`bench`), else the one that VOICEFLOW_BENCH_PYTHON names. stdout gets one JSON document (or --json FILE
-does), stderr progress and a table. Exit code 0 when everything ran, also when a target was missed: these
-are measurements, not tests. 1 when something could not be measured.
+in the figures of the other. Those of the whole agent interleave the bots instead, in one run. The peers
+need pipecat-ai: this interpreter if it is installed there (the extra `bench`), else the one that
+VOICEFLOW_BENCH_PYTHON names. stdout gets one JSON document (or --json FILE does), stderr progress and a
+table. Exit code 0 when everything ran, also when a target was missed: these are measurements, not tests. 1
+when something could not be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,10 +22,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bots import PYTHON, find_peer
 from benchmarks.measure import environment, noise
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = "VOICEFLOW_BENCH_PYTHON"
 INSTALL = (
     "the peer is not measured: pip install -e '.[bench]', "
     f"or set {PYTHON} to a Python that has pipecat-ai 1.14"
@@ -36,13 +35,15 @@ DEADLINE = 900.0
 
 @dataclass(slots=True, frozen=True)
 class Benchmark:
-    """Two modules that print one JSON document each, with what they are given for a full and a quick run."""
+    """Two modules that print one JSON document each, with what they are given for a full and a quick run.
+    `together`: the module runs the peer beside ours, and there is one document."""
 
     module: str
     peer: str | None = None
     quick: tuple[str, ...] = ()
     peer_quick: tuple[str, ...] = ()
     peer_full: tuple[str, ...] = ()
+    together: bool = False
 
 
 BENCHMARKS = {
@@ -63,6 +64,13 @@ BENCHMARKS = {
         ("--rounds", "8", "--calls", "1", "10"),
     ),
     "soak": Benchmark("soak", None, ("--calls", "300")),
+    "voice_to_voice": Benchmark(
+        "voice_to_voice", quick=("--rounds", "2", "--turns", "6", "--slow-turns", "3"), together=True
+    ),
+    "agent_barge_in": Benchmark(
+        "agent_barge_in", quick=("--rounds", "1", "--interruptions", "8"), together=True
+    ),
+    "warm_pool": Benchmark("warm_pool", quick=("--rounds", "1"), together=True),
 }
 
 
@@ -106,15 +114,9 @@ def main() -> None:
     sys.exit(any("failed" in side for side in ran))
 
 
-def find_peer() -> str | None:
-    """A Python that can import pipecat; None when there is none."""
-    if importlib.util.find_spec("pipecat") is not None:
-        return sys.executable
-    return os.environ.get(PYTHON) or None
-
-
 def _both(benchmark: Benchmark, quick: bool, peer_python: str | None, console: Console) -> dict[str, Any]:
-    sides = {"voiceflow": _run(sys.executable, benchmark.module, benchmark.quick if quick else (), console)}
+    ours = "all" if benchmark.together else "voiceflow"
+    sides = {ours: _run(sys.executable, benchmark.module, benchmark.quick if quick else (), console)}
     if benchmark.peer is not None and peer_python is not None:
         words = benchmark.peer_quick if quick else benchmark.peer_full
         sides["pipecat"] = _run(peer_python, f"peers.{benchmark.peer}", words, console)
@@ -155,7 +157,7 @@ def tables(name: str, both: dict[str, Any]) -> list[Table]:
         for path, value in _plain(result):
             figures.add_row(who, path, f"{value:g}", "", "")
     targets = Table("target", "at most", "this run", "", title=f"{name}: targets", title_justify="left")
-    for target in both["voiceflow"].get("targets", []):
+    for target in [target for result in both.values() for target in result.get("targets", [])]:
         met = "[green]met[/green]" if target["met"] else "[red]missed[/red]"
         value = "-" if target["value"] is None else f"{target['value']:g}"
         unit = target["unit"]
@@ -163,9 +165,16 @@ def tables(name: str, both: dict[str, Any]) -> list[Table]:
     return [figures, *([targets] if targets.row_count else [])]
 
 
-HIDDEN = ("environment", "noise", "targets", "load", "others", "pacing_lag_ms", "to_first_ms", "to_last_ms")
+HIDDEN = (
+    *("environment", "noise", "targets", "load", "others", "pacing_lag_ms", "to_first_ms", "to_last_ms"),
+    *("own_ms", "fakes_ms"),
+)
 """In the document only."""
-PLAIN = ("cpu_ms_per_call_s", "clears_followed_by_media", "missing", "runs_with_stale", "rss_growth_percent")
+PLAIN = (
+    *("cpu_ms_per_call_s", "clears_followed_by_media", "missing", "runs_with_stale", "rss_growth_percent"),
+    *("above_bare_median_ms", "above_bare_p99_ms", "slower_tokens_ms", "unanswered"),
+    *("ghost_s", "uncancelled", "waited_for_a_dial", "waited_for_a_handshake", "silent", "llm", "tts"),
+)
 
 
 def _leaves(found: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The measured caller of `clear_driver`, on a raw socket and without an event loop of its own.
+"""A measured caller's end of the media WebSocket: a raw socket, without an event loop of its own.
 
 An asyncio driver adds its own work to what it measures: 0.2 to 0.4 ms between the kernel having a message and
 the driver's code seeing it. Here a thread sleeps in `select`. (Polling was tried: a core that spins slows the
@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,13 +29,21 @@ def drive_precisely(url: str, payloads: list[bytes], *, start: dict[str, Any] | 
     Raises ConnectionError when the far side closes, or refuses the upgrade.
     """
     wire = Wire()
-    connection = _upgrade(url)
+
+    def take(at: float, event: dict[str, Any]) -> None:
+        if event.get("event") == "clear":
+            wire.cleared_at.append(at)
+        elif event.get("event") == "media":
+            wire.media_at.append(at)
+            wire.media_seconds += len(base64.b64decode(event["media"]["payload"])) / RATE
+
+    connection = upgrade(url)
     try:
-        stream = _Frames(connection, wire)
+        stream = Frames(connection, take)
         opening, sid = start_messages(start or {})
         for message in opening:
-            connection.sendall(_text(message))
-        messages = [_text(media_message(number, payload, sid)) for number, payload in enumerate(payloads)]
+            connection.sendall(text(message))
+        messages = [text(media_message(number, payload, sid)) for number, payload in enumerate(payloads)]
         connection.setblocking(False)
         began = time.perf_counter()
         for number, message in enumerate(messages):
@@ -48,19 +57,25 @@ def drive_precisely(url: str, payloads: list[bytes], *, start: dict[str, Any] | 
     return wire
 
 
-class _Frames:
-    """Reads the server's WebSocket frames (RFC 6455, unmasked, text) and notes when each arrived."""
+class Frames:
+    """Reads the server's WebSocket frames (RFC 6455, unmasked, text). `take` gets when each was read, and its
+    JSON."""
 
-    def __init__(self, connection: socket.socket, wire: Wire) -> None:
+    def __init__(self, connection: socket.socket, take: Callable[[float, dict[str, Any]], None]) -> None:
         self._connection = connection
-        self._wire = wire
+        self._take = take
         self._buffer = bytearray()
 
     def listen(self, until: float) -> None:
         """Sleeps until `until`, reading what comes."""
-        while (left := until - time.perf_counter()) > 0:
-            if select.select([self._connection], [], [], left)[0]:
-                self._read()
+        while time.perf_counter() < until:
+            self.wait(until)
+
+    def wait(self, until: float) -> None:
+        """Sleeps until `until` or until something came, and reads that."""
+        left = max(0.0, until - time.perf_counter())
+        if select.select([self._connection], [], [], left)[0]:
+            self._read()
 
     def _read(self) -> None:
         try:
@@ -77,14 +92,8 @@ class _Frames:
                 raise ConnectionError("the far side closed")
             if opcode == 9:
                 self._connection.send(_masked(0x8A, payload))  # unanswered pings end the connection
-            if opcode != 1:
-                continue
-            event = json.loads(payload)
-            if event.get("event") == "clear":
-                self._wire.cleared_at.append(at)
-            elif event.get("event") == "media":
-                self._wire.media_at.append(at)
-                self._wire.media_seconds += len(base64.b64decode(event["media"]["payload"])) / RATE
+            if opcode == 1:
+                self._take(at, json.loads(payload))
 
     def _frame(self) -> tuple[int, bytes] | None:
         buffer = self._buffer
@@ -102,7 +111,8 @@ class _Frames:
         return opcode, payload
 
 
-def _upgrade(url: str) -> socket.socket:
+def upgrade(url: str) -> socket.socket:
+    """A WebSocket at `url`, blocking. Raises OSError, and ConnectionError when it is refused."""
     parts = urlsplit(url)
     connection = socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_DEADLINE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +132,8 @@ def _upgrade(url: str) -> socket.socket:
     return connection
 
 
-def _text(message: str) -> bytes:
+def text(message: str) -> bytes:
+    """A text message as a client's frame."""
     return _masked(0x81, message.encode())
 
 

@@ -33,9 +33,7 @@ async def connected() -> AsyncIterator[tuple[DialledLink, WebSocketLink]]:
 
     app = web.Application()
     app.router.add_get("/", serve)
-    app.router.add_get(
-        "/no", lambda request: web.Response(status=403, text="no", headers={"dg-error": "WHY"})
-    )
+    app.router.add_get("/no", refuse)
     runner = web.AppRunner(app, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -34,6 +34,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "default": {},
     "lean": {"enable_rtvi": False, "enable_turn_tracking": False, "idle_timeout_secs": None},
 }
+RATES = ("audio_in_sample_rate", "audio_out_sample_rate")
 START_DEADLINE = 10.0
 STOP_DEADLINE = 10.0
 
@@ -53,17 +54,15 @@ class Pass(FrameProcessor):
 
 @contextlib.asynccontextmanager
 async def running(
-    processors: Sequence[FrameProcessor], setup: str = "lean", *, sample_rate: int = 8000
+    processors: Sequence[FrameProcessor], setup: str = "lean", *, sample_rate: int | None = 8000
 ) -> AsyncIterator[PipelineWorker]:
-    """A started pipeline of `processors`, 8 kHz audio both ways; cancelled and waited for at the end.
+    """A started pipeline of `processors`, with audio of `sample_rate` both ways (None: pipecat's defaults,
+    16 kHz in and 24 kHz out); cancelled and waited for at the end.
 
     Raises TimeoutError when it does not start or stop in 10 s.
     """
-    worker = PipelineWorker(
-        Pipeline(list(processors)),
-        params=PipelineParams(audio_in_sample_rate=sample_rate, audio_out_sample_rate=sample_rate),
-        **SETUPS[setup],
-    )
+    rates = {} if sample_rate is None else dict.fromkeys(RATES, sample_rate)
+    worker = PipelineWorker(Pipeline(list(processors)), params=PipelineParams(**rates), **SETUPS[setup])
     started = asyncio.Event()
 
     @worker.event_handler("on_pipeline_started")

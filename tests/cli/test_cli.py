@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from voiceflow.assets import speech
 from voiceflow.audio import write_wav
 from voiceflow.cli import app, dial, doctor
+from voiceflow.cli.run import listen_on
 from voiceflow.errors import VoiceflowError
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +267,8 @@ def test_dial_a_file(write, hello, tmp_path):
         (["--speech", "HELLO", "--out", "/nowhere/call.wav"], "there is no folder"),
         (["--speech", "HELLO", "--out", "/tmp"], "is a folder"),
         (["--speech", "HELLO", "--delay", "nan"], "delay"),
+        (["--speech", "HELLO", "--first", "nan"], "--first"),
+        (["--speech", "HELLO", "--first", "-1"], "--first"),
         (["--speech", "HELLO", "--log-level", "LOUD"], "log level"),
         ([], "--speech"),
     ],
@@ -341,8 +344,10 @@ def test_dial_a_url_that_verifies_signatures(write, hello):
         unsigned = voiceflow(*words)
         assert unsigned.returncode == 1
         assert "HTTP 403" in unsigned.stdout
+        assert "give its auth token, with --auth-token or TWILIO_AUTH_TOKEN" in unsigned.stdout
         wrong = voiceflow(*words, TWILIO_AUTH_TOKEN="0" * 32, VOICEFLOW_PUBLIC_URL=public)
         assert wrong.returncode == 1
+        assert "must be the same here as there" in wrong.stdout
         server.says("no X-Twilio-Signature")
         server.says("X-Twilio-Signature is wrong")
 
@@ -362,6 +367,29 @@ def test_run_without_a_public_url_says_what_that_means(write):
     with running(write(GOOD)) as server:
         server.says("listens on loopback only")
         assert "http://127.0.0.1" in server.lines[0]
+
+
+def test_a_public_url_on_this_machine_is_for_nobody_else(write):
+    """Whoever can use it is on this machine: the port need not be open to all."""
+    with running(write(GOOD), "--public-url", "http://localhost:1", TWILIO_AUTH_TOKEN=TOKEN) as server:
+        assert "(listening on http://127.0.0.1:" in server.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("public_url", "auth_token", "address"),
+    [
+        ("", "", "127.0.0.1"),
+        ("", TOKEN, "0.0.0.0"),
+        ("https://agent.example.com", "", "127.0.0.1"),
+        ("https://agent.example.com", TOKEN, "0.0.0.0"),
+        ("http://127.0.0.1:8080", TOKEN, "127.0.0.1"),
+        ("http://localhost:8080/phone", TOKEN, "127.0.0.1"),
+        ("http://[::1]:8080", TOKEN, "::1"),
+        ("https://localhost.example.com", TOKEN, "0.0.0.0"),
+    ],
+)
+def test_where_it_listens(public_url, auth_token, address):
+    assert listen_on(public_url, auth_token) == address
 
 
 # -- reload ---------------------------------------------------------------------------------------------

@@ -194,6 +194,9 @@ def test_a_call_that_is_answered(write):
             assert report.faults == []
             assert np.count_nonzero(report.agent_audio) == 1600
             assert call.error == ""
+            phone = [line for line in calling.text.splitlines() if line.startswith("phone ")]
+            assert [outbound.CLOCK in line for line in phone] == [True] + [False] * (len(phone) - 1)
+            assert len(phone) >= 3  # each line with this clock says so
 
     run(main())
 
@@ -379,6 +382,7 @@ KEYS = {
         (["--ring", "601"], {}, "--ring"),
         (["--limit", "nan"], {}, "--limit"),
         (["--limit", "0"], {}, "--limit"),
+        (["--host", "192.0.2.1"], {}, "cannot listen on 192.0.2.1:"),
     ],
 )
 def test_wrong_use(write, monkeypatch, words, given, message):

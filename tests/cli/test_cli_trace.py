@@ -383,6 +383,17 @@ def test_logs_show_no_secret_and_when_redacted_no_word(monkeypatch):
     assert "no call: listening" in text
 
 
+def test_what_the_console_notes_is_not_logged_beside_it(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    for calls in (False, True):
+        logs.configure("INFO", calls=calls)
+        logger.bind(call="w0-1", noted=True).warning("connecting again")
+        logger.bind(call="w0-1").warning("something else")
+        assert shown.getvalue().count("connecting again") == calls
+    assert shown.getvalue().count("something else") == 2
+
+
 def test_the_engine_s_log_of_a_redacted_call(monkeypatch, tmp_path):
     """Everything together, as `voiceflow run --redact` has it: a call that dies quoting its caller."""
     out, err = io.StringIO(), io.StringIO()

@@ -28,11 +28,14 @@ from voiceflow.audio import encode
 from voiceflow.errors import LinkError
 from voiceflow.frames import PHONE
 
+LONGEST_GREETING = 30.0
+"""Seconds into the call at which a caller who lets the agent speak first stops listening."""
+
 
 @dataclass(slots=True, frozen=True)
 class Speech:
     """Something the caller says: int16 at 8 kHz, `after` seconds after the end of the speech before it
-    (the first: after the start of the stream)."""
+    (the first: after the start of the stream, unless the caller has `patience`)."""
 
     samples: Samples
     after: float = 0.0
@@ -48,6 +51,9 @@ class SimulatedCaller:
     direction, status: Direction, and CallStatus in the first request. A call that the agent has placed and
                     somebody answers has "outbound-api" and "in-progress"
     speeches        what the caller says; the call's clock decides when, whatever the agent does
+    patience        for `run`: the caller lets the agent speak first, and gives it so many seconds to begin.
+                    The first speech comes `after` the end of the agent's first words, or of these seconds,
+                    and after LONGEST_GREETING anyway. None: the agent is not waited for
     digits          (seconds, key) pairs on the same clock
     linger, limit   after the last speech `run` hangs up once the agent has been silent for `linger`
                     seconds, or after `limit`
@@ -73,6 +79,7 @@ class SimulatedCaller:
         direction: str = "inbound",
         status: str = "ringing",
         speeches: Sequence[Speech] = (),
+        patience: float | None = None,
         digits: Sequence[tuple[float, str]] = (),
         linger: float = 1.5,
         limit: float = 20.0,
@@ -95,9 +102,9 @@ class SimulatedCaller:
         self._line = Line(speed, delay_out, delay_in, announce, media, start_overrides or {})
         self._handset = Handset()
         self._spoken = 0
-        for speech in speeches:
-            start = self._spoken + round(speech.after * PHONE.rate)
-            _, self._spoken = self._handset.speak(encode(speech.samples, PHONE), start)
+        self._speeches, self._patience = tuple(speeches), patience
+        if patience is None:
+            self._queue(0.0)
         for at, digit in digits:
             self._handset.press(digit, round(at * PHONE.rate))
             self._spoken = max(self._spoken, round(at * PHONE.rate))
@@ -257,8 +264,31 @@ class SimulatedCaller:
 
     # -- inside --------------------------------------------------------------------------------------
 
+    def _queue(self, since: float) -> None:
+        """Queues all that is to be said, the first speech `after` second `since` of the call."""
+        end = round(since * PHONE.rate)
+        for speech in self._speeches:
+            start = end + round(speech.after * PHONE.rate)
+            _, end = self._handset.speak(encode(speech.samples, PHONE), start)
+        self._spoken = max(self._spoken, end)
+
+    async def _hear_out(self, patience: float) -> None:
+        """Lets the agent speak first, then queues what the caller says."""
+        pause = self._speeches[0].after if self._speeches else 0.0
+        since = patience
+        while not self.over:
+            stream = self._call.stream
+            if stream is not None and self.report.of("agent heard"):
+                since = min(stream.dry_at, LONGEST_GREETING)
+            if self.now >= since + pause:
+                break
+            await self._wait(since + pause)
+        self._queue(since)
+
     async def _listen(self) -> None:
         """Waits for the last speech and for the agent to fall silent after it."""
+        if self._patience is not None:
+            await self._hear_out(self._patience)
         spoken = self._spoken / PHONE.rate
         limit = spoken + self._limit
         while not self.over:
@@ -267,12 +297,16 @@ class SimulatedCaller:
                 until = min(max(spoken, self._call.stream.dry_at) + self._linger, limit)
             if self.now >= until:
                 return
-            clock = self._call.clock
-            try:
-                async with asyncio.timeout_at(clock.when(until) if clock is not None else None):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await self._wait(until)
+
+    async def _wait(self, until: float) -> None:
+        """Waits for news, or for second `until` of the call."""
+        clock = self._call.clock
+        try:
+            async with asyncio.timeout_at(clock.when(until) if clock is not None else None):
+                await self._news.wait()
+        except TimeoutError:
+            pass
 
     def _open_line(self) -> MediaStream:
         if self._call.stream is None:
