@@ -25,7 +25,7 @@ from processors.twilio.codec import TwilioCodec
 from processors.twilio.routes import TwilioRoutes
 from voiceflow.call import Call
 from voiceflow.declaration.pipeline import Pipeline
-from voiceflow.server.listener import Listener, until_stopped, warm
+from voiceflow.server.listener import Listener, settle, until_stopped, warm
 from voiceflow.server.server import Server, Settings
 from voiceflow.trace.path import Path
 
@@ -71,6 +71,7 @@ async def serve() -> None:
     agent = PhoneAgent()
     server = Server(agent, Settings(drain=0.5, seed=0))
     await warm(agent, TwilioCodec(), server)
+    settle()  # as `voiceflow run` does
     routes = [*TwilioRoutes(server, auth_token=None).routes(), web.get("/bench/paths", agent.told)]
     async with Listener(server, routes, host="127.0.0.1", port=0) as listener:
         print(listener.url, flush=True)
