@@ -137,7 +137,7 @@ SCENE = """\
      3              100         0    150     0     40  290  heard, a draft
 median       210    300        60    150     0     40  760  of 2
 turn end Turner  token Model  sentence Aggregator  audio Voice  wire LineSink  heard line
-underruns 0   interrupts 2   drafts dropped 1
+underruns 0   interrupts 1   drafts dropped 1
 """
 
 

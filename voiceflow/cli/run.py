@@ -20,7 +20,7 @@ from voiceflow.cli.checks import seconds
 from voiceflow.cli.watching import Opened, Quiet, Redact, TraceDir, watching
 from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.errors import VoiceflowError
-from voiceflow.server.listener import LOOPBACK, Listener, until_stopped, warm
+from voiceflow.server.listener import LOOPBACK, Listener, settle, until_stopped, warm
 from voiceflow.server.loader import PipelineFile, load
 from voiceflow.server.server import FALLBACK, Server, Settings
 
@@ -142,6 +142,7 @@ async def _serve(
 async def serving(server: Server, *, host: str, port: int, auth_token: str) -> AsyncIterator[Listener]:
     """A warm server with Twilio's routes, listening until the block ends. Raises as `warm` and Listener."""
     await warm(server.agent, TwilioCodec(), server)
+    settle()
     routes = TwilioRoutes(server, auth_token=auth_token)
     async with Listener(server, routes.routes(), host=host, port=port) as listener:
         yield listener
