@@ -1,9 +1,12 @@
 """One connection of Deepgram Aura, without IO.
 
 Its audio is binary and says nothing about what it is of: only the order tells. So one key at a time is
-spoken on a connection, every piece gets a Flush of its own, and all audio until its Flushed is that piece's.
-After a Clear everything is old until Cleared comes. At most about twenty Flushes a minute are taken: a reply
-that needs more has its later pieces gathered into one.
+spoken on a connection, pieces go out with a Flush, and all audio until its Flushed is theirs. After a Clear
+everything is old until Cleared comes.
+
+At most about twenty Flushes a minute are taken. The first piece goes out at once, and while it is made the
+next one; pieces that would have to wait behind those are gathered into one. A reply that needs more Flushes
+all the same goes on, from a whole piece, on another connection.
 """
 
 from __future__ import annotations
@@ -19,8 +22,12 @@ from voiceflow.speech import Audio, Finished, Ignored, Item, Send, Trouble
 
 FLUSHES, WINDOW = 18, 60.0
 """Flushes in a window of seconds. The service warns at about 20 and ignores the rest."""
-REFLUSH = 3.0
-"""Seconds after such a warning when the Flush is sent again."""
+UNSEEN = 2
+"""Flushes that an earlier call may have left in the window: nobody counts them any more."""
+IN_FLIGHT = 2
+"""Flushes that wait for their Flushed: one is made, and the next has not to wait for us."""
+GATHERED = 150
+"""Characters of gathered pieces. The ledger knows no anchor inside of them."""
 CLEAR_TIMEOUT = 2.0
 """Seconds that Cleared may take."""
 
@@ -31,6 +38,8 @@ class _Group:
 
     first: int
     last: int
+    sounds: bool = False
+    """Audio of it has come."""
 
 
 class AuraProtocol:
@@ -38,113 +47,131 @@ class AuraProtocol:
 
     def __init__(self) -> None:
         self._key: str | None = None
-        self._pieces = self._spoken = 0
-        """Pieces of the key: given to us, and given to the service."""
-        self._held: list[str] = []
-        """Pieces that wait for a Flush to be allowed."""
+        self._held: deque[str] = deque()
+        """Pieces that were not sent yet."""
+        self._sent = 0
+        """Pieces that were."""
         self._groups: deque[_Group] = deque()
         """Flushed by us, not yet by the service."""
         self._flushes: deque[float] = deque()
+        """When, in the last minute."""
         self._ended = False
-        self._clears = 0
-        self._cleared_at = 0.0
-        self._reflush_at: float | None = None
+        self._clears: deque[float] = deque()
+        """When those were sent that are not answered."""
+        self._unanswered = 0
+        """Flushes that were cleared: whether a Flushed still comes for them, nobody says."""
 
     def room(self) -> bool:
-        return self._key is None
+        return self._key is None and len(self._flushes) < FLUSHES
 
     def clean(self) -> bool:
-        return self._key is None and not self._clears
+        return self._key is None and not self._clears and len(self._flushes) <= UNSEEN
 
     def owes(self, key: str) -> bool:
         return key == self._key and bool(self._groups)
 
+    def spoken(self, key: str) -> int:
+        if key != self._key:
+            return 0
+        return self._groups[0].first if self._groups else self._sent
+
     def speak(self, key: str, text: str, now: float) -> Iterator[Item]:
         if self._key is None:
-            self._key, self._pieces, self._spoken, self._ended = key, 0, 0, False
-        self._pieces += 1
+            self._key, self._sent, self._ended = key, 0, False
         self._held.append(text.strip())
         yield from self._flush(now)
+        yield from self._finish()
 
     def end(self, key: str, now: float) -> Iterator[Item]:
         self._ended = True
-        yield from self._flush(now)
         yield from self._finish()
 
     def cancel(self, key: str, now: float, *, reached: bool) -> Iterator[Item]:
         if key != self._key:
             return
+        if reached:
+            self._unanswered += len(self._groups)
+            self._clears.append(now)
+            yield Send('{"type":"Clear"}')
         self._key = None
         self._held.clear()
         self._groups.clear()
-        self._reflush_at = None
-        if reached:
-            self._clears += 1
-            self._cleared_at = now
-            yield Send('{"type":"Clear"}')
 
     def parse(self, message: Wire, now: float) -> Iterator[Item]:
         if isinstance(message, bytes):
-            if self._clears == 0 and self._key is not None and self._groups:
+            if not self._clears and self._key is not None and self._groups:
                 group = self._groups[0]
+                group.sounds = True
+                self._unanswered = 0
                 yield Audio(self._key, message, group.first, group.last)
             return
         try:
             data = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
-        kind = data.get("type") if isinstance(data, dict) else None
-        match kind:
+        if not isinstance(data, dict):
+            yield Ignored("a message that is no JSON object")
+            return
+        match data.get("type"):
             case "Flushed":
-                if self._clears == 0 and self._groups:
-                    self._groups.popleft()
-                    yield from self._finish()
+                yield from self._flushed(now)
             case "Cleared":
-                self._clears = max(0, self._clears - 1)
+                if self._clears:
+                    self._clears.popleft()
             case "Metadata":
                 pass
+            case "Warning" if "flush" in _said(data).lower():  # it was ignored: its audio would never come
+                yield Trouble(f"it takes no Flush now: {_said(data)}")
             case "Warning":
-                yield from self._warned(data, now)
+                yield Ignored(f"a warning: {_said(data)}")
             case "Error":
-                yield Trouble(_said(data))
-            case _:
+                yield Trouble(_said(data) or "it failed")
+            case kind:
                 yield Ignored(f"a message of type {kind!r:.40}")
 
     def due(self, now: float) -> Iterator[Item]:
-        if self._clears and now - self._cleared_at > CLEAR_TIMEOUT:
+        self._recent(now)
+        if self._clears and now - self._clears[0] > CLEAR_TIMEOUT:
             yield Trouble(f"it did not clear within {CLEAR_TIMEOUT:g} s")
-            return
-        if self._reflush_at is not None and now >= self._reflush_at and self._key is not None:
-            self._reflush_at = None
-            self._flushes.append(now)
-            yield Send('{"type":"Flush"}', self._key)
-        if self._held:
-            yield from self._flush(now)
 
     # -- inside
 
-    def _flush(self, now: float) -> Iterator[Item]:
-        """Speaks what is held, with one Flush, if one is allowed now."""
+    def _recent(self, now: float) -> int:
+        """How many Flushes the service counts now."""
         while self._flushes and now - self._flushes[0] > WINDOW:
             self._flushes.popleft()
-        if not self._held or self._key is None or len(self._flushes) >= FLUSHES:
-            return
-        text, self._held = " ".join(self._held), []
-        self._groups.append(_Group(self._spoken, self._pieces - 1))
-        self._spoken = self._pieces
-        self._flushes.append(now)
-        yield Send(json.dumps({"type": "Speak", "text": text}, ensure_ascii=False), self._key)
-        yield Send('{"type":"Flush"}', self._key)
+        return len(self._flushes)
+
+    def _flush(self, now: float) -> Iterator[Item]:
+        """Sends what is held, as far as that is of use now, and allowed."""
+        while self._held and self._key and len(self._groups) < IN_FLIGHT and self._recent(now) < FLUSHES:
+            text = self._held.popleft()
+            first = self._sent
+            self._sent += 1
+            while self._held and len(text) + len(self._held[0]) < GATHERED:
+                text += " " + self._held.popleft()
+                self._sent += 1
+            self._groups.append(_Group(first, self._sent - 1))
+            self._flushes.append(now)
+            yield Send(json.dumps({"type": "Speak", "text": text}, ensure_ascii=False), self._key)
+            yield Send('{"type":"Flush"}', self._key)
+
+    def _flushed(self, now: float) -> Iterator[Item]:
+        """Flushed comes in the order of the Flushes. One without any audio before it may be for a Flush that
+        was cleared."""
+        if self._unanswered and (self._clears or not self._groups or not self._groups[0].sounds):
+            self._unanswered -= 1
+        elif not self._clears and self._groups:
+            self._groups.popleft()
+            yield from self._flush(now)
+            yield from self._finish()
 
     def _finish(self) -> Iterator[Item]:
-        if self._ended and self._key is not None and not self._groups and not self._held:
+        """The key is over when all is said, or when no more can be said here."""
+        if self._key is not None and not self._groups and (self._ended or self._held):
             key, self._key = self._key, None
-            yield Finished(key)
-
-    def _warned(self, data: dict[str, Any], now: float) -> Iterator[Item]:
-        if "flush" in _said(data).lower() and self._groups:
-            self._reflush_at = now + REFLUSH
-        yield Ignored(f"a warning: {_said(data)}")
+            self._held.clear()
+            yield Finished(key, self._sent)
 
 
 def _said(data: dict[str, Any]) -> str:

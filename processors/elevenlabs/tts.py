@@ -24,7 +24,8 @@ class ElevenLabsTTS(TextToSpeech):
     voice       the voice's id, from its page at elevenlabs.io (default: Rachel)
     model       eleven_flash_v2_5 (about 75 ms to the first audio), eleven_turbo_v2_5,
                 eleven_multilingual_v2; eleven_v3 does not stream over this interface
-    stability, similarity, style, speed    voice settings; 0 to 1, speed 0.7 to 1.2; None leaves the voice's own
+    stability, similarity, style   voice settings from 0 to 1; None leaves the voice's own
+    speed       0.7 to 1.2; None leaves the voice's own
     language    ISO 639-1, for the models that take it
     api_key     or ELEVENLABS_API_KEY
     base_url    or ELEVENLABS_BASE_URL: wss://api.elevenlabs.io, wss://api.us.elevenlabs.io,

@@ -198,7 +198,8 @@ class Session(Generic[V]):
         """Sends an audio message, after the faults that are due. False when its utterance has failed."""
         for fault in self._take(lambda fault: fault.after is not None and fault.after <= self._sent):
             if fault.kind == "error":
-                await self.fail(utterance, fault)
+                if not utterance.failed:  # it fails once
+                    await self.fail(utterance, fault)
             elif fault.kind == "large":
                 assert isinstance(message, str)
                 message += " " * LARGE  # blanks behind a JSON text mean nothing

@@ -1,11 +1,16 @@
 """Text to speech over a socket: what every vendor's voice has in common.
 
-    Sentence ──▶ utterance ──▶ connection ══ socket ══▶ vendor
-                                   │ ◀─────────────────── audio, word by word
-    AudioOut ◀─ which sentence it is, for the ledger ◀── protocol (the vendor's, without IO)
+    Sentence ──▶ utterance ─────────────▶ connection ══ socket ══▶ vendor
+                     │                       │ ◀───────────────────── audio, word by word
+    AudioOut ◀── outlet ◀── utterance ◀── protocol (the vendor's, without IO)
+                            which sentence it is, for the ledger
 
-protocol     the seam: what a vendor has to say about its own messages      utterance    one reply, spoken
-connection   a socket, its queue and its reader                             processor    TextToSpeech itself
+protocol      the seam: what a vendor has to say about its own messages
+utterance     one reply: its sentences, how far they have come, what to say again after a failure
+outlet        its audio, as fast as the line takes it
+connection    a socket, its queue and its reader
+connections   those of one call, from the warm pool and back to it
+processor     TextToSpeech itself
 """
 
 from voiceflow.speech.processor import TextToSpeech as TextToSpeech

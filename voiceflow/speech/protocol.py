@@ -1,7 +1,8 @@
 """The seam between voiceflow and a vendor of voices: one connection's protocol, without IO.
 
 What it is told (`speak`, `end`, `cancel`, a message, the time) it answers with items: messages to send,
-audio that came, what is finished, what went wrong. It never waits and owns no socket.
+audio that came, what is finished, what went wrong. It never waits, owns no socket, and does not raise,
+whatever comes.
 
 Text is spoken in *pieces* (sentences). Within one key they are numbered from 0 as they are given to `speak`.
 """
@@ -18,10 +19,12 @@ from voiceflow.line.codec import Wire
 
 @dataclass(slots=True, frozen=True)
 class Send:
-    """Send this message. `key` is what it is about: it is dropped unsent when that is cancelled."""
+    """Send this message. `key` is what it is about: when that is cancelled, it is dropped unsent. Not so one
+    that `closes` the key, if the vendor has heard of the key: then it has to hear of its end."""
 
     message: Wire
     key: str = ""
+    closes: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,9 +40,10 @@ class Audio:
 
 @dataclass(slots=True, frozen=True)
 class Finished:
-    """Nothing more of this key will come."""
+    """Nothing more of this key will come. `spoken` of its pieces were spoken to their end; None: all."""
 
     key: str
+    spoken: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,6 +93,11 @@ class SpeechProtocol(Protocol):
 
     def owes(self, key: str) -> bool:
         """Whether audio of this key should be on its way."""
+        ...
+
+    def spoken(self, key: str) -> int:
+        """How many pieces of this key are known to have been spoken to their end: asked when the connection
+        is lost, for the others are spoken again."""
         ...
 
     def clean(self) -> bool:
