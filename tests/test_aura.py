@@ -62,13 +62,13 @@ def test_the_life_of_a_reply() -> None:
     assert heard(protocol, b"one", b"two") == [("a", b"one", 0, 0), ("a", b"two", 0, 0)]
     assert said(protocol, "a", "Bye.") == ["Bye.", "Flush"]
     assert heard(protocol, FLUSHED, b"three") == [("a", b"three", 1, 1)]
-    assert protocol.spoken("a") == 1
+    assert protocol.done("a") == 1
     assert told(protocol.end("a", 0.0)) == []
     assert heard(protocol, FLUSHED) == [("finished", "a", 2)]
     assert not protocol.owes("a")
     assert protocol.room()
     assert protocol.clean()
-    assert protocol.spoken("a") == 0
+    assert protocol.done("a") == 0
 
 
 def test_a_reply_that_ends_after_its_last_audio() -> None:
@@ -86,7 +86,7 @@ def test_what_would_have_to_wait_is_gathered() -> None:
     assert said(protocol, "a", "Five.") == []
     assert heard(protocol, b"2", FLUSHED) == [("a", b"2", 1, 1), "Five.", "Flush"]
     assert heard(protocol, b"3", FLUSHED, b"5") == [("a", b"3", 2, 3), ("a", b"5", 4, 4)]
-    assert protocol.spoken("a") == 4
+    assert protocol.done("a") == 4
     told(protocol.end("a", 0.0))
     assert heard(protocol, FLUSHED) == [("finished", "a", 5)]
 
@@ -309,7 +309,7 @@ def test_whatever_happens_it_keeps_its_promises(script: list[tuple[str, Any]]) -
         if not open_:
             given_, last = 0, -1
             assert not protocol.owes(key)
-        assert protocol.spoken(f"r{number}") <= given_
+        assert protocol.done(f"r{number}") <= given_
         assert sum(now - at <= WINDOW for at in flushes) <= FLUSHES
 
 

@@ -13,7 +13,7 @@ from processors.flux import liveness
 from processors.openai import ChatLLM
 from processors.openai.failure import PAUSE
 from processors.sentences.splitter import Splitter
-from voiceflow import Processor, pool
+from voiceflow import Processor
 from voiceflow.line import source, stream
 from voiceflow.speech import processor as speech
 
@@ -65,8 +65,7 @@ BOUNDS: dict[str, list[float]] = {
     "Every model fails": [LLM.patience],
     "The model stops": [LLM.token_timeout],
     "The voice goes quiet": [speech.AUDIO_TIMEOUT],
-    "The voice fails so three times": [speech.TRIES, speech.AUDIO_TIMEOUT],
-    "The voice cannot be reached": [sum(speech.PAUSES)],
+    "The voice fails so again and again": [speech.PATIENCE],
     "**A processor of yours**": [Processor.start_timeout],
     "**The line**": [stream.SEND_TIMEOUT, source.SILENCE_LIMIT],
 }
@@ -75,13 +74,6 @@ BOUNDS: dict[str, list[float]] = {
 @pytest.mark.parametrize("begin", BOUNDS)
 def test_the_bounds_are_those_of_the_code(begin: str):
     assert [float(number) for number in NUMBER.findall(row(begin)[-1])] == BOUNDS[begin]
-
-
-def test_the_bound_for_a_voice_that_nobody_answers():
-    """Each try dials, and may have to wait for a dial of the pool's that began a look later."""
-    least = speech.TRIES * speech.DIAL_TIMEOUT + sum(speech.PAUSES)
-    (bound,) = NUMBER.findall(row("- and when nobody even refuses")[-1])
-    assert least < float(bound) <= least + pool.SWEEP
 
 
 SENT_AT_ONCE = ["We open at nine.", "Good evening to you all,"]

@@ -222,7 +222,7 @@ def test_the_last_sentence_that_does_not_begin_is_given_time_and_then_closed() -
     assert protocol.owes("a")
     assert told(protocol.due(1.0 + GIVE_UP_AFTER + 0.1)) == [{"context_id": "a", "close_context": True}]
     assert told(protocol.due(99.0)) == [], "what is owed and does not come is missed by others"
-    assert protocol.spoken("a") == 1
+    assert protocol.done("a") == 1
     assert told(protocol.parse(final("a"), 3.0)) == [("finished", "a", 1)], "one of two"
 
 
@@ -357,7 +357,7 @@ def test_no_message_makes_it_raise(messages: list[Any], text: str) -> None:
     for now, message in enumerate(messages):
         for item in (*protocol.parse(json.dumps({"contextId": "a", **message}), now), *protocol.due(now)):
             assert isinstance(item, Send | Audio | Finished | Trouble | Ignored)
-        assert protocol.spoken("a") in (0, 1)
+        assert protocol.done("a") in (0, 1)
 
 
 # -- where it connects

@@ -70,7 +70,7 @@ class AuraProtocol:
     def owes(self, key: str) -> bool:
         return key == self._key and bool(self._groups)
 
-    def spoken(self, key: str) -> int:
+    def done(self, key: str) -> int:
         if key != self._key:
             return 0
         return self._groups[0].first if self._groups else self._sent

@@ -81,7 +81,7 @@ class ElevenLabsProtocol:
         context = self._contexts.get(key)
         return context is not None and not context.told and not context.alignment.complete
 
-    def spoken(self, key: str) -> int:
+    def done(self, key: str) -> int:
         context = self._contexts.get(key)
         return context.alignment.spoken if context is not None else 0
 

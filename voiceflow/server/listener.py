@@ -121,8 +121,10 @@ async def warm(agent: Agent, codec: Codec, server: Server) -> None:
 
 
 def settle() -> None:
-    """What was loaded until now stays: full garbage collections need not look at it again. With the
-    vendors' SDKs one took 16 ms, in which no caller is served. For a process that only serves, after `warm`."""
+    """What was loaded until now stays: full garbage collections need not look at it again.
+
+    With the vendors' SDKs one took 16 ms, in which no caller is served. For a process that only serves, after
+    `warm`."""
     gc.collect()
     gc.freeze()
 

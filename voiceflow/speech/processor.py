@@ -350,7 +350,7 @@ class TextToSpeech(Processor):
         for utterance in speaking:
             del self._by_key[utterance.key]
             utterance.tries += 1
-            utterance.leave(utterance.first + connection.protocol.spoken(utterance.key))
+            utterance.leave(utterance.first + connection.protocol.done(utterance.key))
         for utterance in speaking:
             self._advance(utterance)
         if self._lines.current is None and self._now() - connection.since > SHORT_LIFE:

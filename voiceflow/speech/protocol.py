@@ -95,7 +95,7 @@ class SpeechProtocol(Protocol):
         """Whether audio of this key should be on its way."""
         ...
 
-    def spoken(self, key: str) -> int:
+    def done(self, key: str) -> int:
         """How many pieces of this key are known to have been spoken to their end: asked when the connection
         is lost, for the others are spoken again."""
         ...
