@@ -13,7 +13,9 @@ from tests.vendors import spelled
 from tests.vendors.aura import FakeAura
 from tests.vendors.elevenlabs import FakeElevenLabs
 from tests.vendors.speaking import SpeakingVendor
+from tests.vendors.voice import from_format
 from voiceflow import AudioOut, Interrupt, Reply, ReplyEnd, Sentence
+from voiceflow.frames import PHONE, AudioFormat
 from voiceflow.services import Services
 from voiceflow.speech import TextToSpeech
 from voiceflow.testing import Rig
@@ -39,9 +41,10 @@ class Booth:
         return ElevenLabsTTS(api_key=KEY) if self.name == "elevenlabs" else AuraTTS(api_key=KEY)
 
     @asynccontextmanager
-    async def rig(self, settle: float = 1.0) -> AsyncIterator[Rig]:
+    async def rig(self, settle: float = 1.0, format: AudioFormat = PHONE) -> AsyncIterator[Rig]:
         self.voice = self.make()
-        async with Rig(self.voice, services=self.services) as self.r:
+        self.format = format
+        async with Rig(self.voice, services=self.services, format=format) as self.r:
             await asyncio.sleep(settle)
             yield self.r
 
@@ -74,7 +77,8 @@ class Booth:
 
     def text(self, reply: Reply) -> str:
         """What the audio spells."""
-        return squeezed(spelled.read(b"".join(f.audio for f in self.heard(reply))))
+        audio = b"".join(f.audio for f in self.heard(reply))
+        return squeezed(spelled.read(from_format(audio, self.format)))
 
     def ended(self, reply: Reply) -> bool:
         """Whether ReplyEnd came, once, and behind all of it."""

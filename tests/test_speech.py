@@ -13,6 +13,7 @@ from tests.vendors.speaking import Fault
 from tests.vendors.wire import Refusal
 from voiceflow import ReplyEnd, Sentence
 from voiceflow.errors import LinkRefused
+from voiceflow.frames import AudioFormat
 from voiceflow.services import Services
 from voiceflow.speech.processor import PATIENCE
 from voiceflow.testing import Rig, check_processor
@@ -37,6 +38,17 @@ async def test_every_sentence_is_spoken_once_and_is_a_stretch_of_its_own(
         for text, spoken in booth.stretches(reply):
             assert squeezed(spoken) == squeezed(text), "the ledger's text is what this audio says"
         assert not booth.vendor.wrongs
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000])
+async def test_linear_audio(virtual_time: None, name: str, rate: int) -> None:
+    booth = Booth(name)
+    booth.vendor.faults = [Fault("drop", 2)]
+    async with booth.rig(format=AudioFormat("pcm16", rate)):
+        reply = booth.speak(ONE, TWO)
+        await until(lambda: booth.ended(reply))
+        assert booth.text(reply) == squeezed(ONE, TWO)
+        assert [frame.text for frame in booth.heard(reply) if frame.text] == [ONE, TWO]
 
 
 async def test_the_first_audio_comes_as_soon_as_the_vendor_gives_it(virtual_time: None, name: str) -> None:

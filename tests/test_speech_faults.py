@@ -24,7 +24,7 @@ from voiceflow.speech import Audio, TextToSpeech
 from voiceflow.speech.connection import SEND_TIMEOUT
 from voiceflow.speech.connections import DIAL_TIMEOUT
 from voiceflow.speech.outlet import Outlet
-from voiceflow.speech.processor import PATIENCE
+from voiceflow.speech.processor import AGAIN, PATIENCE
 from voiceflow.speech.utterance import Utterance, pieces_of
 from voiceflow.testing import Rig, run
 
@@ -81,17 +81,21 @@ class Life:
 
     async def over(self) -> bool:
         """Waits until everything is said. False when the call was ended. AssertionError when neither happens
-        though nothing has moved for longer than PATIENCE."""
+        though all that came was heard PATIENCE ago, and what came before could be said again."""
         while self.open:
             self.end()
         living = [r for r in self.said if r not in self.cut]
-        moved, seen = now(), -1
+        vendor = self.booth.vendor
+        limit = PATIENCE + 0.5 + AGAIN * (vendor.delay + 10.0 / vendor.pace)
+        silent, seen = now(), 0
         while self.booth.r.fault is None:
             if all(self.booth.ended(reply) for reply in living):
                 return True
-            if (came := len(self.booth.r.out)) != seen:
-                moved, seen = now(), came
-            assert now() - moved < PATIENCE + 0.5, "silence beyond the bound"
+            frames = self.booth.r.got(AudioOut)
+            silent = max(silent, now()) if len(frames) > seen else silent
+            silent += sum(len(frame.audio) for frame in frames[seen:]) / 8000
+            seen = len(frames)
+            assert now() - silent < limit, "silence beyond the bound"
             await asyncio.sleep(0.1)
         return False
 
@@ -419,6 +423,21 @@ async def test_slow_short_sentences_use_more_than_one_connection(virtual_time: N
         assert booth.text(reply) == squeezed(*texts)
         assert 3 <= len(booth.vendor.connections) <= 6
         assert not booth.vendor.wrongs
+
+
+async def test_a_flush_that_the_service_ignores_costs_no_time(virtual_time: None) -> None:
+    """It counts in another way than we do: the sentence goes to another connection at once."""
+    texts = [f"Yes, {n}." for n in range(20)]
+    booth = Booth("aura", flushes=5)
+    async with booth.rig():
+        reply = booth.r.reply()
+        for text in texts:
+            booth.more(reply, text, end=False)
+            await asyncio.sleep(1.0)
+            assert booth.stretches(reply)[-1] == (text, text)
+        booth.more(reply)
+        await until(lambda: booth.ended(reply))
+        assert booth.text(reply) == squeezed(*texts)
 
 
 async def test_a_connection_that_fails_inside_gathered_sentences(virtual_time: None) -> None:

@@ -253,3 +253,15 @@ async def test_ten_minutes_are_spoken_without_being_kept(virtual_time: None, nam
         assert peak < AHEAD + LONGEST / 10, "and the piece that was asked for last"
         assert it.it.sink.pacer.underruns == 0
         assert not it.vendor.wrongs
+
+
+async def test_a_vendor_that_never_stops_ends_the_call_by_name(virtual_time: None) -> None:
+    """Audio that nobody asked for, a minute in a message."""
+    async with agent("aura", delay=1e6) as it:
+        it.answer("Yes.")
+        await asyncio.sleep(0.1)
+        for _ in range(23):
+            await it.vendor.links[0].send(b"\x55" * 480_000)
+        await until(lambda: it.it.call.fault is not None)
+        assert "AuraTTS" in str(it.it.call.fault)
+        assert "a voice's queue is full" in str(it.it.call.fault)

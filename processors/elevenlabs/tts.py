@@ -19,7 +19,7 @@ RATES = {8000, 16000, 22050, 24000, 44100}
 
 
 class ElevenLabsTTS(TextToSpeech):
-    """Speaks Sentences with an ElevenLabs voice. Its alignments tell to the word what a caller has heard.
+    """Speaks Sentences with an ElevenLabs voice. Its alignments tell what a caller has heard, to one word.
 
     voice       the voice's id, from its page at elevenlabs.io (default: Rachel)
     model       eleven_flash_v2_5 (about 75 ms to the first audio), eleven_turbo_v2_5,

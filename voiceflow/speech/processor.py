@@ -279,7 +279,7 @@ class TextToSpeech(Processor):
                     return
                 self.call.log.warning(f"{self.name}: {self.vendor} left out a part of what it was to say")
                 done = given
-            utterance.missed = done
+            utterance.missed = done if done < given else -1
             del self._by_key[key]
             utterance.leave(done)
             self._advance(utterance)
