@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.elevenlabs.alignment import LOST, Alignment, Cut, Said
 from voiceflow.frames import Word
+
+SLOW = [HealthCheck.too_slow]
+"""A machine with other work is no failure."""
 
 CHARACTER = 0.06
 """Seconds of one, as the fake speaks."""
@@ -113,7 +116,7 @@ pieces_of_text = st.lists(
 times = st.lists(st.floats(0, 20, allow_nan=False), max_size=8)
 
 
-@settings(deadline=None, derandomize=True, database=None)
+@settings(deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 @given(pieces_of_text, times, st.floats(0, 0.5))
 def test_it_is_exact_when_the_alignment_is_complete(pieces: list[str], at: list[float], begin: float) -> None:
     text = sent(pieces)
@@ -163,7 +166,7 @@ def altered(draw: st.DrawFn) -> tuple[list[str], list[Chunk]]:
     return pieces, chunks
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 @given(altered())
 def test_whatever_the_service_says_pieces_rise_and_words_are_told_once(
     case: tuple[list[str], list[Chunk]],
@@ -179,7 +182,7 @@ def test_whatever_the_service_says_pieces_rise_and_words_are_told_once(
     assert alignment.spoken <= len(pieces)
 
 
-@settings(deadline=None, derandomize=True, database=None)
+@settings(deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 @given(
     st.lists(st.text(max_size=3), max_size=20),
     st.lists(st.floats(), max_size=20),
@@ -192,7 +195,7 @@ def test_it_never_raises(chars: list[str], starts: list[float], lengths: list[fl
     assert Alignment().chunk(seconds, (chars, starts, lengths))[0].piece == 0
 
 
-@settings(deadline=None, derandomize=True, database=None)
+@settings(deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 @given(pieces_of_text, times, st.lists(st.integers(1, 6), max_size=3))
 def test_text_may_come_while_it_is_spoken(pieces: list[str], at: list[float], gaps: list[int]) -> None:
     """A piece that is added late changes nothing for what was spoken before it."""

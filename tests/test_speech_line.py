@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.aura import AuraTTS
@@ -25,6 +25,9 @@ from voiceflow.speech import TextToSpeech
 from voiceflow.speech.processor import AHEAD
 from voiceflow.speech.utterance import LONGEST
 from voiceflow.testing import run
+
+SLOW = [HealthCheck.too_slow]
+"""A machine with other work is no failure."""
 
 SENTENCES = [
     "Good morning, this is Harbour Street Bakery.",
@@ -118,7 +121,7 @@ async def cut_at(
         return remembered, it.ear()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 @given(**lives)
 def test_with_alignments_the_history_is_right_to_the_word(
     count: int, after: float, network: float, vendor: dict[str, Any]
@@ -132,7 +135,7 @@ def test_with_alignments_the_history_is_right_to_the_word(
     run(main())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 @given(**lives)
 def test_without_it_is_right_to_the_sentence_and_in_proportion_inside(
     count: int, after: float, network: float, vendor: dict[str, Any]
