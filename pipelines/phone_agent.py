@@ -1,6 +1,6 @@
 """A phone agent: Flux listens and takes turns, a language model answers, ElevenLabs speaks.
 
-cp .env.example .env                          and put your keys in
+cp .env.example .env  # and put your keys in
 bin/voiceflow run pipelines/phone_agent.py
 """
 
