@@ -15,7 +15,7 @@ from voiceflow import ReplyEnd, Sentence
 from voiceflow.errors import LinkRefused
 from voiceflow.frames import AudioFormat
 from voiceflow.services import Services
-from voiceflow.speech.processor import PATIENCE
+from voiceflow.speech.processor import PATIENCE, PIECES_BOUND
 from voiceflow.testing import Rig, check_processor
 
 ONE, TWO = "The first sentence.", "And the second one!"
@@ -114,6 +114,16 @@ async def test_an_empty_reply_ends_at_once(virtual_time: None, name: str) -> Non
         reply = booth.speak("  ")
         await booth.r.settled()
         assert booth.ended(reply)
+
+
+async def test_a_reply_without_an_end_ends_the_call(virtual_time: None, name: str) -> None:
+    booth = Booth(name)
+    async with booth.rig() as rig:
+        reply = booth.speak(end=False)
+        for _ in range(PIECES_BOUND // 64 + 1):
+            booth.more(reply, *["And on."] * 64, end=False)
+            await rig.settled()
+        assert "a reply's text is full" in str(rig.fault)
 
 
 @pytest.mark.parametrize("kind", ["drop", "stall", "close"])

@@ -47,16 +47,18 @@ class AuraProtocol:
 
     def __init__(self) -> None:
         self._key: str | None = None
-        self._held: deque[str] = deque()
+        self._held: deque[str] = (
+            deque()
+        )  # bounded by whoever speaks: `speech.processor.AHEAD` seconds of text
         """Pieces that were not sent yet."""
         self._sent = 0
         """Pieces that were."""
-        self._groups: deque[_Group] = deque()
+        self._groups: deque[_Group] = deque()  # bounded by IN_FLIGHT in `_flush`
         """Flushed by us, not yet by the service."""
-        self._flushes: deque[float] = deque()
+        self._flushes: deque[float] = deque()  # bounded by FLUSHES in `_flush`
         """When, in the last minute."""
         self._ended = False
-        self._clears: deque[float] = deque()
+        self._clears: deque[float] = deque()  # one for a key that was flushed at most, so by FLUSHES too
         """When those were sent that are not answered."""
         self._unanswered = 0
         """Flushes that were cleared: whether a Flushed still comes for them, nobody says."""

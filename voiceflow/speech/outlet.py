@@ -31,7 +31,7 @@ class Outlet:
         self.samples = 0
         """How many wait."""
         self._spawn, self._put, self._moved, self._over = spawn, put, moved, over
-        self._frames: deque[tuple[AudioOut, int]] = deque()
+        self._frames: deque[tuple[AudioOut, int]] = deque()  # whoever adds bounds `samples`
         self._news = asyncio.Event()
         self._finished = False
         self._task: asyncio.Task[None] | None = None

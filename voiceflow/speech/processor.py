@@ -15,6 +15,7 @@ What it promises, whatever the vendor:
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
@@ -49,11 +50,13 @@ AHEAD = 30.0
 vendor is given more text: what an Interrupt throws away was paid for."""
 WAITING_BOUND = 1200.0
 """Seconds of audio above which the call ends. Only a vendor that says what nobody asked for comes to that."""
+PIECES_BOUND = 4096
+"""Pieces of one reply, hours of speech. Only a model that never ends comes to that: the call ends."""
 KINDS = 20
 """Kinds of ignored messages that are logged, once each."""
 
 
-class TextToSpeech(Processor):
+class TextToSpeech(Processor, ABC):
     """Base of voices. A subclass gives `vendor`, sets `self.keys`, and makes `url`, `headers`, `protocol`."""
 
     needs = (Sentence,)
@@ -86,17 +89,17 @@ class TextToSpeech(Processor):
 
     # -- what a vendor gives
 
+    @abstractmethod
     def url(self, format: AudioFormat) -> str:
         """Where to connect, for audio in this format. DeclarationError when the vendor cannot speak it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def headers(self) -> Mapping[str, str]:
         """The headers of the connection, the key among them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def protocol(self, format: AudioFormat) -> SpeechProtocol:
         """The protocol of a new connection."""
-        raise NotImplementedError
 
     # -- life
 
@@ -140,6 +143,11 @@ class TextToSpeech(Processor):
         if not self._owed(utterance):
             utterance.heard(self._now())
         utterance.pieces.extend(pieces)
+        if len(utterance.pieces) > PIECES_BOUND:
+            self.fail(
+                BufferOverflowError("a reply's text", PIECES_BOUND, "the model never ends")
+            )
+            return
         self._advance(utterance)
 
     @on(ReplyEnd, stops=True)
