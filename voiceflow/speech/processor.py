@@ -144,9 +144,7 @@ class TextToSpeech(Processor, ABC):
             utterance.heard(self._now())
         utterance.pieces.extend(pieces)
         if len(utterance.pieces) > PIECES_BOUND:
-            self.fail(
-                BufferOverflowError("a reply's text", PIECES_BOUND, "the model never ends")
-            )
+            self.fail(BufferOverflowError("a reply's text", PIECES_BOUND, "the model never ends"))
             return
         self._advance(utterance)
 
