@@ -20,11 +20,13 @@ from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.buffers import Depth
 from voiceflow.engine.history import History
 from voiceflow.engine.keeper import TurnKeeper
+from voiceflow.engine.mouth import HeardText
 from voiceflow.engine.processor import Processor
 from voiceflow.engine.pump import Pump
 from voiceflow.engine.tasks import Overdue, Tasks
+from voiceflow.engine.turns import Floor
 from voiceflow.errors import CallEnded, DeclarationError, LineError, LinkError, ProcessorError, VoiceflowError
-from voiceflow.frames import CallEnd, CallStart, Fault, ReplyEnd, Sentence
+from voiceflow.frames import CallEnd, CallStart, Fault, Prompt, ReplyEnd, Sentence
 from voiceflow.line.codec import Codec, LineStarted
 from voiceflow.line.link import Link
 from voiceflow.line.sink import LineSink
@@ -68,6 +70,8 @@ class Call:
         self.id = id
         self.caller = caller
         self.called = called
+        self.carrier_call = ""
+        """The carrier's own name for it (Twilio's CallSid), once the line is open."""
         self.parameters: Mapping[str, str] = dict(parameters or {})
         self.state: dict[str, Any] = {}
         self.history = History()
@@ -119,21 +123,50 @@ class Call:
 
     # -- for processors and hooks
 
-    async def say(self, text: str) -> str:
+    async def say(self, text: str, *, interruptible: bool = True) -> str:
         """Says `text` as soon as nobody speaks; returns what the caller heard of it, once it is over.
 
-        It goes down the whole chain as a Sentence. Raises DeclarationError when no processor speaks
-        Sentences, CallEnded when the call ends first.
+        It goes down the whole chain as a Sentence. What is not `interruptible` (a legal notice) is said
+        to its end whatever the caller says meanwhile, which is answered after it. DeclarationError when no
+        processor speaks Sentences, CallEnded when the call ends first.
         """
         pipeline, pump = self._running()
         if not pipeline.handles(Sentence):
             raise DeclarationError(
                 f"call.say() needs {Sentence.made_by} and a text-to-speech in the pipeline"
             )
-        reply, outcome = await self.turns.take_floor()
-        pump.inject(Sentence(text, reply=reply), -1)
+        granted = await self.turns.take_floor()
+        assert granted is not None
+        reply, outcome = granted
+        pump.inject(Sentence(text, protected=not interruptible, reply=reply), -1)
         pump.inject(ReplyEnd(reply=reply), -1)
         return (await asyncio.shield(outcome)).text  # others may wait for the same outcome
+
+    async def prompt(self, cue: str, *, wanted: Callable[[], bool] = lambda: True) -> HeardText:
+        """Has the model say something that the caller did not ask for, as soon as nobody speaks: `cue` tells
+        it what ("the caller has been silent for a while: ask whether they are still there").
+
+        Returns what was heard of it, once it is over; at once and empty if it is not `wanted` any more when
+        there is room for it. Raises as `say`; DeclarationError when nothing in the chain answers a Prompt.
+        """
+        pipeline, _ = self._running()
+        if not pipeline.handles(Prompt):
+            raise DeclarationError("call.prompt() needs a processor that answers a Prompt: a language model")
+        granted = await self.turns.take_floor(wanted)
+        if granted is None:
+            return HeardText()
+        reply, outcome = granted
+        self.turns.prompt(reply, cue)
+        return await asyncio.shield(outcome)
+
+    def silence(self) -> float:
+        """Seconds for which nobody has been heard: since the agent's audio has played to its end and the
+        caller has finished, whichever was later. 0 while somebody speaks."""
+        if self.turns.state.floor is not Floor.FREE:
+            return 0.0
+        sink = self._pipeline.sink if self._pipeline is not None else None
+        played = sink.pacer.free_at if sink is not None else 0.0
+        return max(0.0, self.loop.time() - max(played, self.turns.quiet_since))
 
     async def hangup(self, reason: str = "the agent hung up", *, wait: float = 10.0) -> None:
         """Ends the call once what is being said was heard, but after `wait` seconds at the latest."""
@@ -256,6 +289,7 @@ class Call:
         assert self._over is not None
         loop = self.loop
         self.line.open(link, started)
+        self.carrier_call = started.call
         self.parameters = {**self.parameters, **started.parameters}
         began = loop.time()
         self.deadline = began + self.limit

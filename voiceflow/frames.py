@@ -7,7 +7,8 @@ The class of a frame says two things: which way it goes and in which lane.
                                                                      TurnStart DraftEnd DraftResumed TurnEnd
                                                                      Dtmf
     agent    downstream  dropped with their reply  within a reply    Prompt Token Sentence AudioOut ReplyEnd
-    control  see class   not affected              overtake          Interrupt Heard CallStart CallEnd Fault
+    control  see class   not affected              overtake          Interrupt Heard Sent Cleared ToolStart
+                                                                     ToolEnd CallStart CallEnd Fault
 
 Frames are slots dataclasses, cheap to make and never changed after they are sent: use
 `dataclasses.replace`. The one exception is the engine, which stamps `reply` on a frame that a handler
@@ -23,14 +24,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from voiceflow.engine.history import Message
+    from voiceflow.engine.history import Entry
     from voiceflow.engine.reply import Reply
+    from voiceflow.tools.tool import Tool
+    from voiceflow.tools.use import ToolUse
 
 
 class Lane(enum.Enum):
@@ -204,13 +207,18 @@ class Dtmf(CallerFrame):
 
 @dataclass(slots=True)
 class Prompt(AgentFrame):
-    """What a reply answers: the history before this turn, and the caller's words. Who handles it, replies."""
+    """What a reply answers: the history before this turn, and the caller's words. Who handles it, replies.
+
+    `cue` stands in place of the caller's words when the program wants something said (`call.prompt`): what to
+    say, in words for the model. `tools` are offered besides those that the model has anyway.
+    """
 
     made_by = TurnStart.made_by
     text: str = ""
-    history: tuple[Message, ...] = ()
+    history: tuple[Entry, ...] = ()
     instructions: str = ""
-    tools: tuple[Any, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    cue: str = ""
 
 
 @dataclass(slots=True)
@@ -223,10 +231,11 @@ class Token(AgentFrame):
 
 @dataclass(slots=True)
 class Sentence(AgentFrame):
-    """Text that is ready to be spoken."""
+    """Text that is ready to be spoken. `protected`: it may not be interrupted (a legal notice)."""
 
     made_by = "a sentence aggregator after the language model"
     text: str
+    protected: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -244,12 +253,14 @@ class AudioOut(AgentFrame):
 
     `text` is what this audio begins to say: a new stretch of the ledger starts here. Leave it empty on
     the chunks that go on with the same stretch. `words` are alignments, when the voice gives them.
+    `protected`, on the chunk that begins a stretch: all of the stretch may not be interrupted.
     """
 
     made_by = "a processor that speaks (a text-to-speech) or plays a recording"
     audio: bytes
     text: str = ""
     words: tuple[Word, ...] = ()
+    protected: bool = False
 
 
 @dataclass(slots=True)
@@ -284,6 +295,40 @@ class Heard(ControlFrame):
     text: str
     final: bool = False
     estimated: bool = False
+
+
+@dataclass(slots=True)
+class Sent(ControlFrame):
+    """From the sink: the line was given `audio` in its own format. It plays from `at` (`loop.time()`) on to
+    its end, unless Cleared comes before that."""
+
+    way = Way.UP
+    audio: bytes
+    at: float
+
+
+@dataclass(slots=True)
+class Cleared(ControlFrame):
+    """From the sink: what would have played after `at` (`loop.time()`) was thrown away."""
+
+    way = Way.UP
+    at: float
+
+
+@dataclass(slots=True)
+class ToolStart(ControlFrame):
+    """A tool begins to run, for the reply `of`."""
+
+    use: ToolUse
+    of: Reply
+
+
+@dataclass(slots=True)
+class ToolEnd(ControlFrame):
+    """It has ended, however: `use.state` says how."""
+
+    use: ToolUse
+    of: Reply
 
 
 @dataclass(slots=True)

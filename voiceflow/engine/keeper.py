@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from voiceflow.engine import turns
 from voiceflow.engine.history import History
@@ -26,6 +27,8 @@ EVIDENCE_BOUND = 64
 
 Granted = tuple[Reply, "asyncio.Future[HeardText]"]
 """A reply to speak with, and the future of what was heard of it."""
+Wanted = Callable[[], bool]
+"""Asked in the instant in which the floor could be given: is there still something to say?"""
 
 
 class Watch:
@@ -63,11 +66,13 @@ class TurnKeeper:
         self._state = turns.Turns()
         self._replies: dict[int, Reply] = {}
         self._outcomes: dict[Reply, asyncio.Future[HeardText]] = {}
-        self._waiting: deque[asyncio.Future[Granted]] = deque(maxlen=WAITING_BOUND)
+        self._waiting: deque[tuple[asyncio.Future[Granted | None], Wanted]] = deque(maxlen=WAITING_BOUND)
         self._evidence: deque[turns.Evidence] = deque(maxlen=EVIDENCE_BOUND)
         self._feeding = False
         self._closed = False
         self._past = history.messages
+        self.quiet_since = pump.loop.time()
+        """When the caller was last known to have finished (`loop.time()`); the call's start before that."""
 
     # -- evidence from the turn's authority
 
@@ -113,22 +118,27 @@ class TurnKeeper:
         """Stops the live reply as a barge-in would, without giving the caller the floor."""
         self._feed(turns.ReplyStopped(reason))
 
-    async def take_floor(self) -> Granted:
-        """A reply for the program's own words, as soon as nobody speaks. CallEnded when that never comes."""
+    async def take_floor(self, wanted: Wanted = lambda: True) -> Granted | None:
+        """A live reply for the program's own words, as soon as nobody speaks; None when it is not `wanted`
+        any more by then. CallEnded when that never comes."""
         if self._closed or len(self._waiting) == WAITING_BOUND:
             raise CallEnded("the call is over" if self._closed else f"{WAITING_BOUND} say() wait already")
-        granted: asyncio.Future[Granted] = self._pump.loop.create_future()
-        self._waiting.append(granted)
+        granted: asyncio.Future[Granted | None] = self._pump.loop.create_future()
+        self._waiting.append((granted, wanted))
         self._grant()
         try:
             return await granted
         except asyncio.CancelledError:
             # The floor may have been given, even taken away again, in the very tick it gave up waiting.
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                reply, _ = granted.result()
-                if reply is self.live:
+                given = granted.result()
+                if given is not None and given[0] is self.live:
                     self.stop("nobody was left to say it")
             raise
+
+    def prompt(self, reply: Reply, cue: str) -> None:
+        """Has the chain answer `cue` with a reply that `take_floor` gave."""
+        self._pump.inject(Prompt(history=self._history.messages, cue=cue, reply=reply), self._authority)
 
     def outcome(self, reply: Reply) -> asyncio.Future[HeardText]:
         """The future of what is heard of a reply that is not over yet. KeyError when it is."""
@@ -154,7 +164,7 @@ class TurnKeeper:
             self._settle(reply, heard)
         self._replies.clear()
         while self._waiting:
-            waiting = self._waiting.popleft()
+            waiting, _ = self._waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(CallEnded("the call ended before anything could be said"))
 
@@ -186,6 +196,7 @@ class TurnKeeper:
             case turns.TurnResumed(turn):
                 push(DraftResumed(turn), here)
             case turns.TurnFinished(turn, text):
+                self.quiet_since = self._pump.loop.time()
                 self._past = self._history.messages
                 self._history.caller_said(text)
                 push(TurnEnd(turn, text), here)
@@ -233,15 +244,23 @@ class TurnKeeper:
             outcome.set_result(heard)
 
     def _grant(self) -> None:
-        """Gives the floor to the first that waits for it, if it is free."""
-        while self._waiting and self._waiting[0].done():  # it gave up waiting
+        """Gives the floor to the first that waits for it and still wants it, if it is free."""
+        while self._waiting and self._waiting[0][0].done():  # it gave up waiting
             self._waiting.popleft()
         if not self._waiting:
             return
-        self._state, actions = turns.reduce(self._state, turns.SayAsked())
+        state, actions = turns.reduce(self._state, turns.SayAsked())
+        if not actions:
+            return
+        granted, wanted = self._waiting.popleft()
+        if not wanted():
+            granted.set_result(None)
+            self._grant()
+            return
+        self._state = state
         for action in actions:
             self._watch.action(action)
             self._do(action)
             if isinstance(action, turns.Open):
                 reply = self._replies[action.reply]
-                self._waiting.popleft().set_result((reply, self._outcomes[reply]))
+                granted.set_result((reply, self._outcomes[reply]))

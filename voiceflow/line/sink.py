@@ -16,7 +16,7 @@ from voiceflow.engine.processor import Processor, on
 from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.engine.routes import AGENT
 from voiceflow.errors import BufferOverflowError
-from voiceflow.frames import AudioOut, Heard, ReplyEnd
+from voiceflow.frames import AudioOut, Cleared, Heard, ReplyEnd, Sent
 from voiceflow.line.ledger import Ledger
 from voiceflow.line.pacing import Pacer
 from voiceflow.line.stream import Line
@@ -69,7 +69,7 @@ class LineSink(Processor):
     """
 
     needs = (AudioOut,)
-    emits = (Heard,)
+    emits = (Heard, Sent, Cleared)
 
     def __init__(self, line: Line, *, lead: float = 0.2, chunk: float = 0.1) -> None:
         self.line = line
@@ -254,6 +254,7 @@ class LineSink(Processor):
         self.line.send(self.line.codec.audio(piece), reply, fresh // width)
         begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun)
         self.ledger.sent(reply, fresh // width, begins)
+        self.push(Sent(piece, begins))
         out.cursor += fresh
         if not out.begun:
             out.begun = True
@@ -297,7 +298,7 @@ class LineSink(Processor):
         """All is sent: the reply is over when its last mark is back, or by our clock when none comes."""
         total = self.ledger.total(reply)
         if total == 0:
-            self._finish(reply, HeardText())
+            self._finish(reply, HeardText(complete=True))
             return
         if not out.closing:
             out.closing = True
@@ -329,7 +330,7 @@ class LineSink(Processor):
         if lost := self.line.discard(reply):
             self.ledger.rewind(reply, self.ledger.given(reply) - lost)
             if not self.ledger.began(reply):
-                self.pacer.cleared(self._now())
+                self._line_is_clear()
 
     def _clear_line(self) -> None:
         """Empties the carrier's buffer. The marks that are out will come back and prove nothing."""
@@ -337,4 +338,9 @@ class LineSink(Processor):
             mark.cleared = True
         self.line.send(self.line.codec.clear())
         self.clears += 1
-        self.pacer.cleared(self._now())
+        self._line_is_clear()
+
+    def _line_is_clear(self) -> None:
+        now = self._now()
+        self.pacer.cleared(now)
+        self.push(Cleared(now))

@@ -231,7 +231,9 @@ class Bench(Rig):
             self.watch.unknown.append(Reply(0))
             return self.watch.unknown[-1]
         self.retire()
-        return (await self.call.turns.take_floor())[0]
+        granted = await self.call.turns.take_floor()
+        assert granted is not None
+        return granted[0]
 
     def retire(self) -> None:
         """The live reply was played to its end."""
