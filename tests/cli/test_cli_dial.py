@@ -74,7 +74,9 @@ async def agent(greeting: float, leaves: bool = False) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def called(greeting: float, *, leaves: bool = False, patience: float = PATIENCE) -> CallReport:
+def called(
+    greeting: float, *, leaves: bool = False, patience: float = PATIENCE, listens: float | None = None
+) -> CallReport:
     """Two speeches to an agent that greets, on a fast clock."""
 
     async def main() -> CallReport:
@@ -83,6 +85,7 @@ def called(greeting: float, *, leaves: bool = False, patience: float = PATIENCE)
                 url,
                 speeches=[Speech(HELLO, MOMENT), Speech(HELLO, 1.5)],
                 patience=patience,
+                listens=listens,
                 linger=0.1,
                 speed=SPEED,
             ).run()
@@ -112,6 +115,12 @@ def test_an_agent_that_does_not_stop_is_interrupted():
     report = called(90.0)
     first = report.of("caller speaks")[0]
     assert LONGEST_GREETING + MOMENT <= first.at < 90.0
+
+
+def test_a_caller_who_listens_waits_for_an_answer_that_does_not_come():
+    report = called(0.4, patience=20.0, listens=4.0)
+    _, second = report.of("caller speaks")
+    assert second.at == pytest.approx(report.of("caller stops")[0].at + 4.0 + 1.5, abs=FRAME)
 
 
 def test_an_agent_that_hangs_up_meanwhile():

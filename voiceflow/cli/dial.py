@@ -31,6 +31,8 @@ FIRST = 0.5
 """Seconds before the first, where it does not depend on the agent."""
 PATIENCE = 1.3
 """Seconds that the caller gives the agent to speak first."""
+ANSWERING = 8.0
+"""Seconds that the caller gives the agent to begin each further answer."""
 MOMENT = 0.7
 """Seconds of silence after its first words, or after PATIENCE, in which the caller begins. More than an agent
 pauses between two sentences, and about what people leave on the phone before they take the turn."""
@@ -61,7 +63,11 @@ def dial(
     ] = None,
     after: Annotated[
         list[float] | None,
-        typer.Option(help="Seconds from the end of one speech to the next, one for each further --speech."),
+        typer.Option(
+            help="Seconds from the end of one speech to the next, one for each further --speech, whatever the "
+            "agent does. Otherwise each comes when the agent has answered the one before.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Writes both sides: caller left, agent right.")] = None,
     delay: Annotated[
@@ -97,7 +103,10 @@ def dial(
     from voiceflow.cli.run import run_async
 
     configure(log_level)
-    pauses = _pauses(len(speech), after or [], MOMENT if first is None else first)
+    listens = first is None and not after
+    pauses = _pauses(
+        len(speech), after or [], MOMENT if first is None else first, MOMENT if listens else PAUSE
+    )
     public_url = checks.public_url(public_url)
     run_async(
         _dial(
@@ -105,6 +114,7 @@ def dial(
             list(zip(speech, pauses, strict=True)),
             out,
             patience=PATIENCE if first is None else None,
+            listens=ANSWERING if listens else None,
             delay=delay / 1000,
             linger=linger,
             limit=limit,
@@ -151,6 +161,7 @@ async def _dial(
     out: Path | None,
     *,
     patience: float | None = None,
+    listens: float | None = None,
     delay: float = 0.0,
     linger: float = 1.5,
     limit: float = 20.0,
@@ -187,6 +198,7 @@ async def _dial(
             called=called,
             speeches=spoken,
             patience=patience,
+            listens=listens,
             delay_in=delay,
             delay_out=delay,
             linger=linger,
@@ -240,8 +252,8 @@ async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
     return listener.url
 
 
-def _pauses(speeches: int, after: list[float], first: float = FIRST) -> list[float]:
-    """The pause before each speech. `--after` belongs to the second, third, ... speech."""
+def _pauses(speeches: int, after: list[float], first: float = FIRST, then: float = PAUSE) -> list[float]:
+    """The pause before each speech. `--after` belongs to the second, third, ... speech; `then` to the others."""
     if len(after) > max(0, speeches - 1):
         raise VoiceflowError(
             f"{len(after)} times --after for {speeches} times --speech: it is the pause between two "
@@ -250,4 +262,4 @@ def _pauses(speeches: int, after: list[float], first: float = FIRST) -> list[flo
     for option, pauses in (("--first", [first]), ("--after", after)):
         if not all(0 <= pause <= LONGEST_PAUSE for pause in pauses):
             raise VoiceflowError(f"{option} is in seconds, from 0 to {LONGEST_PAUSE:g}")
-    return [first, *after, *[PAUSE] * (speeches - 1 - len(after))][:speeches]
+    return [first, *after, *[then] * (speeches - 1 - len(after))][:speeches]

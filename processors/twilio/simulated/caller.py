@@ -54,6 +54,8 @@ class SimulatedCaller:
     patience        for `run`: the caller lets the agent speak first, and gives it so many seconds to begin.
                     The first speech comes `after` the end of the agent's first words, or of these seconds,
                     and after LONGEST_GREETING anyway. None: the agent is not waited for
+    listens         with `patience`, also before each further speech: it comes `after` the end of the agent's
+                    answer, for which the agent is given so many seconds. None: the clock decides
     digits          (seconds, key) pairs on the same clock
     linger, limit   after the last speech `run` hangs up once the agent has been silent for `linger`
                     seconds, or after `limit`
@@ -80,6 +82,7 @@ class SimulatedCaller:
         status: str = "ringing",
         speeches: Sequence[Speech] = (),
         patience: float | None = None,
+        listens: float | None = None,
         digits: Sequence[tuple[float, str]] = (),
         linger: float = 1.5,
         limit: float = 20.0,
@@ -102,9 +105,9 @@ class SimulatedCaller:
         self._line = Line(speed, delay_out, delay_in, announce, media, start_overrides or {})
         self._handset = Handset()
         self._spoken = 0
-        self._speeches, self._patience = tuple(speeches), patience
+        self._speeches, self._patience, self._listens = tuple(speeches), patience, listens
         if patience is None:
-            self._queue(0.0)
+            self._queue(self._speeches, 0.0)
         for at, digit in digits:
             self._handset.press(digit, round(at * PHONE.rate))
             self._spoken = max(self._spoken, round(at * PHONE.rate))
@@ -264,31 +267,47 @@ class SimulatedCaller:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _queue(self, since: float) -> None:
-        """Queues all that is to be said, the first speech `after` second `since` of the call."""
+    def _queue(self, speeches: Sequence[Speech], since: float) -> None:
+        """Queues what is to be said, the first speech `after` second `since` of the call."""
         end = round(since * PHONE.rate)
-        for speech in self._speeches:
+        for speech in speeches:
             start = end + round(speech.after * PHONE.rate)
             _, end = self._handset.speak(encode(speech.samples, PHONE), start)
         self._spoken = max(self._spoken, end)
 
-    async def _hear_out(self, patience: float) -> None:
-        """Lets the agent speak first, then queues what the caller says."""
-        pause = self._speeches[0].after if self._speeches else 0.0
-        since = patience
+    async def _converse(self, patience: float) -> None:
+        """Lets the agent speak first, then says what there is to say: all of it, or a speech at a time."""
+        if self._listens is None:
+            pause = self._speeches[0].after if self._speeches else 0.0
+            self._queue(self._speeches, await self._heard_out(0.0, patience, pause))
+            return
+        said = 0.0
+        for speech in self._speeches:
+            silent = await self._heard_out(said, self._listens if said else patience, speech.after)
+            self._queue([speech], silent)
+            said = self._spoken / PHONE.rate
+            while not self.over and self.now < said:
+                await self._wait(said)
+
+    async def _heard_out(self, since: float, patience: float, pause: float) -> float:
+        """Waits until the agent has spoken after second `since` and been silent for `pause` seconds, or has
+        not begun in `patience`. The second at which it fell silent."""
+        silent = since + patience
         while not self.over:
             stream = self._call.stream
-            if stream is not None and self.report.of("agent heard"):
-                since = min(stream.dry_at, LONGEST_GREETING)
-            if self.now >= since + pause:
+            if stream is not None and (
+                stream.dry_at > since if since else bool(self.report.of("agent heard"))
+            ):
+                silent = min(stream.dry_at, since + LONGEST_GREETING)
+            if self.now >= silent + pause:
                 break
-            await self._wait(since + pause)
-        self._queue(since)
+            await self._wait(silent + pause)
+        return silent
 
     async def _listen(self) -> None:
         """Waits for the last speech and for the agent to fall silent after it."""
         if self._patience is not None:
-            await self._hear_out(self._patience)
+            await self._converse(self._patience)
         spoken = self._spoken / PHONE.rate
         limit = spoken + self._limit
         while not self.over:

@@ -1,0 +1,5 @@
+"""`python -m voiceflow`: the same as the command `voiceflow`."""
+
+from voiceflow.cli import main
+
+main()
