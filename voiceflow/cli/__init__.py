@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from voiceflow.cli import call, dial, doctor, environment, graph, number, run, trace
+from voiceflow.cli import call, dial, doctor, environment, graph, number, run, trace, webhook
 from voiceflow.errors import VoiceflowError
 from voiceflow.version import __version__
 
@@ -27,6 +27,7 @@ app.command()(dial.demo)
 app.command()(graph.graph)
 app.command()(trace.trace)
 app.command()(doctor.doctor)
+app.add_typer(webhook.app)
 
 
 def _version(wanted: bool) -> None:

@@ -25,7 +25,7 @@ from voiceflow.cli.checks import seconds
 from voiceflow.cli.doctor import fetch
 from voiceflow.cli.outbound import Interrupted, OneCall, Order, console, follow
 from voiceflow.cli.run import File, listen_on, run_async, serving
-from voiceflow.cli.watching import Quiet, Redact, TraceDir, watching
+from voiceflow.cli.watching import Quiet, Redact, TraceDir, WebhookSpool, WebhookUrl, watching
 from voiceflow.errors import LinkError, VoiceflowError
 from voiceflow.server.listener import LOOPBACK
 from voiceflow.server.loader import load
@@ -62,6 +62,8 @@ def call(
     quiet: Quiet = False,
     trace_dir: TraceDir = None,
     redact: Redact = False,
+    webhook: WebhookUrl = "",
+    webhook_spool: WebhookSpool = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "WARNING",
 ) -> None:
     """Call somebody: their phone rings, and the agent in FILE speaks with them. Ctrl-C hangs up.
@@ -83,7 +85,14 @@ def call(
         _party(to), _party(from_number), _reachable(public_url), ring, limit, _parameters(param or [])
     )
     settings = Settings(public_url=order.public_url, call_limit=limit)
-    with watching(log_level, quiet=quiet, trace_dir=trace_dir, redact=redact) as opened:
+    with watching(
+        log_level,
+        quiet=quiet,
+        trace_dir=trace_dir,
+        redact=redact,
+        webhook=webhook,
+        webhook_spool=webhook_spool,
+    ) as opened:
         server = OneCall(load(file), settings, order)
         server.opened = opened
         address_here = host or listen_on(order.public_url, token.value)

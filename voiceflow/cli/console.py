@@ -223,6 +223,9 @@ def describe(event: Event, redaction: Redaction) -> tuple[Text, Text]:
             return agent, _said("cut", "bold red", heard + why)
         case "line open":
             return Text("line"), Text("open", style="dim")
+        case "tool":
+            time = f"  {_ms(took)}" if event.figures else ""
+            return owner, _said(detail, "magenta", f"{time}{quoted}")
         case "note":
             return owner, Text(plain(detail), style="yellow")
         case kind:

@@ -64,8 +64,8 @@ def dial(
     after: Annotated[
         list[float] | None,
         typer.Option(
-            help="Seconds from the end of one speech to the next, one for each further --speech, whatever the "
-            "agent does. Otherwise each comes when the agent has answered the one before.",
+            help="Seconds from the end of one speech to the next, one for each further --speech, whatever "
+            "the agent does. Otherwise each comes when the agent has answered the one before.",
             show_default=False,
         ),
     ] = None,
@@ -253,7 +253,7 @@ async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
 
 
 def _pauses(speeches: int, after: list[float], first: float = FIRST, then: float = PAUSE) -> list[float]:
-    """The pause before each speech. `--after` belongs to the second, third, ... speech; `then` to the others."""
+    """The pause before each speech. `--after` is for the second, third, ... speech, `then` for the others."""
     if len(after) > max(0, speeches - 1):
         raise VoiceflowError(
             f"{len(after)} times --after for {speeches} times --speech: it is the pause between two "

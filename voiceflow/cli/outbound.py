@@ -98,7 +98,14 @@ class OneCall(Server):
         self._closed = asyncio.Event()
 
     def offer(
-        self, codec: Codec, *, carrier_call: str, caller: str, called: str, parameters: Mapping[str, str]
+        self,
+        codec: Codec,
+        *,
+        carrier_call: str,
+        caller: str,
+        called: str,
+        parameters: Mapping[str, str],
+        carrier: object = None,
     ) -> str:
         # Somebody may answer before the request that placed the call has been answered itself.
         ours = carrier_call == self.sid if self.sid else caller == self.order.from_number
@@ -110,7 +117,12 @@ class OneCall(Server):
         self.news.set()
         parameters = {**parameters, **self.order.parameters}
         return super().offer(
-            codec, carrier_call=carrier_call, caller=caller, called=called, parameters=parameters
+            codec,
+            carrier_call=carrier_call,
+            caller=caller,
+            called=called,
+            parameters=parameters,
+            carrier=carrier,
         )
 
     async def serve(self, promise: Promise, link: Link) -> CallResult:

@@ -17,7 +17,7 @@ from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.call import Call
 from voiceflow.cli import checks
 from voiceflow.cli.checks import seconds
-from voiceflow.cli.watching import Opened, Quiet, Redact, TraceDir, watching
+from voiceflow.cli.watching import Opened, Quiet, Redact, TraceDir, WebhookSpool, WebhookUrl, watching
 from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.errors import VoiceflowError
 from voiceflow.server.listener import LOOPBACK, Listener, settle, until_stopped, warm
@@ -68,6 +68,8 @@ def run(
     quiet: Quiet = False,
     trace_dir: TraceDir = None,
     redact: Redact = False,
+    webhook: WebhookUrl = "",
+    webhook_spool: WebhookSpool = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Answer the phone: every call gets a pipeline of its own.
@@ -96,7 +98,14 @@ def run(
         fallback_number=fallback_number or None,
     )
     address = host or listen_on(settings.public_url or "", auth_token)
-    with watching(log_level, quiet=quiet, trace_dir=trace_dir, redact=redact) as opened:
+    with watching(
+        log_level,
+        quiet=quiet,
+        trace_dir=trace_dir,
+        redact=redact,
+        webhook=webhook,
+        webhook_spool=webhook_spool,
+    ) as opened:
         agent = ReloadingAgent(load(file)) if reload else load(file)
         run_async(_serve(agent, settings, opened, address, port, auth_token))
 

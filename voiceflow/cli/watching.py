@@ -15,6 +15,7 @@ from voiceflow.cli.logs import configure
 from voiceflow.trace.folder import TraceFolder
 from voiceflow.trace.redaction import Redaction
 from voiceflow.vendor import secrets
+from voiceflow.webhook import Webhook
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "--no-console", help="Does not print what happens in the calls.")
@@ -36,18 +37,43 @@ Redact = Annotated[
         help="Hides what people say, and their numbers: on the console, in logs and in traces.",
     ),
 ]
+WebhookUrl = Annotated[
+    str,
+    typer.Option(
+        "--webhook",
+        envvar="VOICEFLOW_WEBHOOK_URL",
+        show_envvar=True,
+        metavar="URL",
+        help="Tells this address about each call that is over, signed with VOICEFLOW_WEBHOOK_SECRET.",
+    ),
+]
+WebhookSpool = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="VOICEFLOW_WEBHOOK_SPOOL",
+        show_envvar=True,
+        help="Keeps there what the webhook has not taken yet. Without it: the folder of the traces.",
+    ),
+]
 
 Opened = Callable[[Call], None]
 
 
 @contextmanager
 def watching(
-    log_level: str, *, quiet: bool = False, trace_dir: Path | None = None, redact: bool = False
+    log_level: str,
+    *,
+    quiet: bool = False,
+    trace_dir: Path | None = None,
+    redact: bool = False,
+    webhook: str = "",
+    webhook_spool: Path | None = None,
 ) -> Iterator[Opened]:
     """`with watching(...) as opened`: give it to the server, `server.opened = opened`.
 
     Nothing that is watched ever waits for a terminal or a disk; leaving the block gives both a moment to take
-    what is left. VoiceflowError when traces cannot be kept, or for a log level that does not exist.
+    what is left; the webhook ends with the server's services. VoiceflowError when traces cannot be kept, when
+    the webhook has no secret, or for a log level that does not exist.
     """
     screen = Screen()
     redaction = Redaction(words=redact, secrets=secrets())
@@ -56,6 +82,8 @@ def watching(
     try:
         console = None if quiet else LiveConsole(screen, redact=redact)
         folder = TraceFolder(trace_dir, redact=redact) if trace_dir is not None else None
+        spool = webhook_spool if webhook_spool is not None else trace_dir
+        hook = Webhook(webhook, redact=redact, spool=spool) if webhook else None
 
         def opened(call: Call) -> None:
             if redact:  # for the logs
@@ -64,6 +92,8 @@ def watching(
                 console.opened(call)
             if folder is not None:
                 folder.opened(call)
+            if hook is not None:
+                call.on_end(hook)
 
         yield opened
     finally:
