@@ -67,6 +67,8 @@ class TurnRecord:
     estimated: bool = False
     cut: str = ""
     over: float | None = None
+    saved_ms: float | None = None
+    """By how much sooner it was heard because it was a draft; null when it was none."""
 
     @property
     def heard_at(self) -> float | None:
@@ -178,6 +180,7 @@ def _turn(path: Path, hide: Redaction) -> TurnRecord:
         path.estimated,
         hide.other(path.cut),
         round(path.over, 6) if path.over is not None else None,
+        round(path.saved * 1000, 3) if path.saved is not None else None,
     )
 
 
@@ -242,14 +245,17 @@ def _simple(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else _fields(value)
 
 
-def write_private(path: FilePath, text: str) -> None:
-    """Writes a file that only its owner can read, all of it or nothing. Raises OSError."""
+def write_private(path: FilePath, text: str, *, sync: bool = True) -> None:
+    """Writes a file that only its owner can read, all of it or nothing. Raises OSError.
+
+    Not `sync`: without waiting for the disk, so that a power cut may lose it, but no kill of the process."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(text.encode("utf-8", "replace"))  # a vendor's text may hold half a surrogate pair
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

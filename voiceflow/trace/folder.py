@@ -74,8 +74,8 @@ class TraceFolder:
             call.log.error(f"its trace could not be written to {self.path}: {reason}")
 
 
-def file_name(call: str, started: datetime) -> str:
+def file_name(call: str, started: datetime, ending: str = ".json") -> str:
     """By its start, so that they sort; times in UTC: `20261122T101530.123Z-w0-1.json`."""
     at = started.astimezone(UTC)
     label = re.sub(r"[^A-Za-z0-9_.-]", "_", call)[:60]
-    return f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03d}Z-{label}.json"
+    return f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03d}Z-{label}{ending}"

@@ -1,0 +1,5 @@
+"""Records calls: a stereo WAV file and a transcript. `from processors.recording import Recording`."""
+
+from processors.recording.processor import Recording
+
+__all__ = ["Recording"]
