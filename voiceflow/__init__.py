@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from voiceflow.frames import Heard as Heard
     from voiceflow.frames import Interrupt as Interrupt
     from voiceflow.frames import Prompt as Prompt
+    from voiceflow.frames import RecordingPause as RecordingPause
+    from voiceflow.frames import RecordingResume as RecordingResume
     from voiceflow.frames import ReplyEnd as ReplyEnd
     from voiceflow.frames import Sentence as Sentence
     from voiceflow.frames import Token as Token
@@ -55,6 +57,11 @@ if TYPE_CHECKING:
     from voiceflow.frames import Word as Word
     from voiceflow.line.link import Link as Link
     from voiceflow.record import CallResult as CallResult
+    from voiceflow.tools.ending import end_call as end_call
+    from voiceflow.tools.tool import Effect as Effect
+    from voiceflow.tools.tool import Tool as Tool
+    from voiceflow.tools.tool import ToolWithdrawn as ToolWithdrawn
+    from voiceflow.tools.tool import tool as tool
 
 _HOMES = {
     "engine.buffers": "Depth",
@@ -62,13 +69,15 @@ _HOMES = {
     "record": "CallResult",
     "errors": "CallEnded CallError DeclarationError LinkError ProcessorError VoiceflowError",
     "frames": "AgentFrame AudioIn AudioOut CallEnd CallerFrame CallStart ControlFrame DraftEnd DraftResumed "
-    "Dtmf Fault Frame Heard Interrupt Prompt ReplyEnd Sentence Token Transcript TurnEnd TurnStart "
-    "VoiceStart VoiceStop Word",
+    "Dtmf Fault Frame Heard Interrupt Prompt RecordingPause RecordingResume ReplyEnd Sentence Token "
+    "Transcript TurnEnd TurnStart VoiceStart VoiceStop Word",
     "engine.history": "Message",
     "line.link": "Link",
     "declaration.pipeline": "Pipeline",
     "engine.processor": "Processor on tap",
     "engine.reply": "Reply",
+    "tools.ending": "end_call",
+    "tools.tool": "Effect Tool ToolWithdrawn tool",
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}
 

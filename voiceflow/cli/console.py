@@ -215,6 +215,10 @@ def describe(event: Event, redaction: Redaction) -> tuple[Text, Text]:
             return agent, Text("heard", style="bold green")
         case "held" | "goes on":
             return agent, Text("waits: a noise" if event.kind == "held" else "goes on", style="green")
+        case "backchannel":
+            return caller, _said("only listens" if words else "was not heard to speak", "cyan", quoted)
+        case "kept":
+            return caller, _said("is answered later", "cyan", quoted)
         case "said":
             return agent, _said("said" if words else "had nothing to say", "green", quoted)
         case "cut":

@@ -260,7 +260,8 @@ def _words(turn: TurnRecord) -> Iterator[str]:
     if turn.estimated:
         heard += ' <span class="soft">(to about a word)</span>'
     if turn.draft and not turn.dropped:
-        heard += ' <span class="soft">(a draft that was right)</span>'
+        sooner = f", {turn.saved_ms:.0f} ms sooner" if turn.saved_ms is not None else ""
+        heard += f' <span class="soft">(a draft that was right{sooner})</span>'
     yield _said("agent", heard)
 
 

@@ -90,6 +90,15 @@ class Path:
         return self.draft and Step.END_OF_TURN not in self.at
 
     @property
+    def saved(self) -> float | None:
+        """Seconds by which it was heard sooner because it was a draft: what was done of the way to its first
+        audio when the turn was over, so never more than that way takes. None when it was neither."""
+        if not self.draft or Step.HEARD not in self.at or Step.END_OF_TURN not in self.at:
+            return None
+        ended = self.at[Step.END_OF_TURN]
+        return max(0.0, min(self.at.get(Step.FIRST_AUDIO, ended), ended) - self.opened)
+
+    @property
     def gap(self) -> float | None:
         """Seconds from the first step known until it was heard; None when nothing was."""
         return sum(part.microseconds for part in self.parts()) / 1e6 if Step.HEARD in self.at else None

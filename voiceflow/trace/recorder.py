@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voiceflow.engine import turns
 from voiceflow.engine.mouth import HeardText
 from voiceflow.engine.reply import Reply
 from voiceflow.frames import AgentFrame, AudioOut, Sentence, Token
 from voiceflow.trace.path import ORDER, Path, Step
+
+if TYPE_CHECKING:
+    from voiceflow.tools.use import ToolUse
 
 EVENTS_BOUND = 10_000
 PATHS_BOUND = 2_000
@@ -49,7 +52,11 @@ class Event:
                                 known when the caller's last sound was
     more                        the next sentence of a reply
     held, goes on               a reply that is paused
+    backchannel                 the caller said something meanwhile, or nothing, that was no turn
+    kept                        the caller said something that is answered when the agent may be interrupted
     said, cut                   a reply is over
+    tool                        took: how long it ran, once it is over. `owner` is its name, `detail` how far
+                                it is, `words` are its arguments and then its result
     note                        a processor reconnected, fell back
     end                         the call is over; `detail` says why
 
@@ -169,6 +176,10 @@ class Recorder:
                 self._live[number].cut = reason
             case turns.Hold(number) if number in self._live:
                 self.tell("held", turn=self._live[number].turn, reply=number)
+            case turns.Judged(turns.Doubt.NONE, text):
+                self.tell("backchannel", owner=self._authority, words=text)
+            case turns.WordsKept(text):
+                self.tell("kept", owner=self._authority, words=text)
             case turns.Release(number) if number in self._live:
                 self.tell("goes on", turn=self._live[number].turn, reply=number)
 
@@ -216,6 +227,20 @@ class Recorder:
         path.lost = _rest(" ".join(voiced), heard.text) if path.cut else ""
         kind = "draft dropped" if path.dropped else "cut" if path.cut else "said"
         self.tell(kind, turn=path.turn, reply=path.reply, words=heard.text, detail=path.cut)
+
+    def tool(self, name: str, reply: Reply, use: ToolUse) -> None:
+        """A tool that `reply` asked for begins, or is over."""
+        path = self._live.get(reply.number)
+        took = {} if use.began is None or use.ended is None else {"took": use.ended - use.began}
+        self.tell(
+            "tool",
+            owner=name,
+            turn=path.turn if path is not None else None,
+            reply=reply.number,
+            words=use.result if use.state.over else use.requested.arguments,
+            detail=use.state.value,
+            figures=took,
+        )
 
     def ending(self, outcome: Outcome) -> None:
         """The call is about to close: replies that are not over now are cut by that."""

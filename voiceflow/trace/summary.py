@@ -22,7 +22,11 @@ class Summary:
     heard: int
     """How many of them were answered, and the answer heard."""
     barge_ins: int
+    drafts_kept: int
+    """Drafts that were right, and heard."""
     drafts_dropped: int
+    saved: float | None
+    """By how much sooner those were heard."""
     gap: float | None
     p90: float | None
     """Nine of ten gaps are no longer, between the two nearest in proportion."""
@@ -43,15 +47,26 @@ def summary(record: CallRecord) -> Summary:
         if (found := [part.ms for turn in heard for part in turn.parts if part.step is step])
     }
     gaps = [turn.gap_ms for turn in heard if turn.gap_ms is not None]
+    saved = [turn.saved_ms for turn in record.turns if turn.saved_ms is not None]
     return Summary(
         max((number for number in numbers if number is not None), default=0),
         len(heard),
         sum(turn.cut == BARGE_IN for turn in record.turns),
+        len(saved),
         sum(turn.dropped for turn in record.turns),
+        statistics.median(saved) if saved else None,
         *middle(gaps),
         parts,
         since,
     )
+
+
+def drafts(found: Summary) -> str:
+    """What became of the drafts: `drafts 2 kept (240 ms sooner), 1 dropped`. Empty when there were none."""
+    if not (found.drafts_kept or found.drafts_dropped):
+        return ""
+    sooner = f" ({found.saved:.0f} ms sooner)" if found.saved is not None else ""
+    return f"drafts {found.drafts_kept} kept{sooner}, {found.drafts_dropped} dropped"
 
 
 def middle(gaps: list[float]) -> tuple[float | None, float | None]:
@@ -122,8 +137,13 @@ FIGURES = {
     "pool_hits": "pool hits",
     "pool_misses": "pool misses",
     "saved_ms": "ms of handshakes saved",
+    "wasted_requests": "wasted requests",
+    "wasted_tokens": "wasted tokens",
+    "wasted_characters": "wasted characters",
 }
 """The figures that are shown first, and how they are called. Several processors may count the same thing."""
+WASTE = ("wasted_requests", "wasted_tokens", "wasted_characters")
+"""What dropped drafts cost. Shown when there is some."""
 
 
 def leading_figures(record: CallRecord) -> dict[str, float]:
@@ -131,6 +151,6 @@ def leading_figures(record: CallRecord) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in record.figures.items():
         last = name.rpartition(".")[2]
-        if last in FIGURES:
+        if last in FIGURES and (value or last not in WASTE):
             found[FIGURES[last]] = found.get(FIGURES[last], 0) + value
     return {name: found[name] for name in FIGURES.values() if name in found}

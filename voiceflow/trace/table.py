@@ -10,7 +10,7 @@ from rich.text import Text
 
 from voiceflow.trace.file import CallRecord, TurnRecord
 from voiceflow.trace.path import Step
-from voiceflow.trace.summary import cut, leading_figures, middle, owners, steps, summary
+from voiceflow.trace.summary import cut, drafts, leading_figures, middle, owners, steps, summary
 from voiceflow.trace.text import plain, shorten, tail, whole
 
 SHORT = {
@@ -42,7 +42,8 @@ def turn_table(record: CallRecord, width: int) -> Table:
     rows = [
         [label(turn), *cell_numbers(turn, shown), milliseconds(turn.gap_ms)] for turn in turns[-TURNS_SHOWN:]
     ]
-    endings = [ending(turn) for turn in turns[-TURNS_SHOWN:]]
+    tools = tool_times(record)
+    endings = [ending(turn).append(tools.get(turn.reply, "")) for turn in turns[-TURNS_SHOWN:]]
     if found.heard > 1:
         rows.append(
             ["median", *(milliseconds(found.parts.get(step)) for step in shown), milliseconds(found.gap)]
@@ -82,8 +83,20 @@ def ending(turn: TurnRecord) -> Text:
     """How a reply ended."""
     if turn.cut:
         return Text(plain(cut(turn)) + (", unheard" if turn.gap_ms is None else ""), style="red")
-    note = "nothing to hear" if turn.gap_ms is None else "heard, a draft" if turn.draft else "heard"
+    note = "nothing to hear" if turn.gap_ms is None else "heard"
+    if turn.saved_ms is not None:
+        note = f"heard, a draft, {turn.saved_ms:.0f} ms sooner"
     return Text(note, style="dim")
+
+
+def tool_times(record: CallRecord) -> dict[int, str]:
+    """For each reply the tools that it asked for, and how long they ran: `  opening_hours 120 ms`."""
+    found: dict[int, str] = {}
+    for event in record.events:
+        if event.kind == "tool" and event.reply is not None and "took" in event.figures:
+            ran = f"  {plain(event.owner)} {milliseconds(event.figures['took'] * 1000)} ms"
+            found[event.reply] = found.get(event.reply, "") + ran
+    return found
 
 
 def owner_line(record: CallRecord) -> Text:
@@ -99,8 +112,7 @@ def figure_line(record: CallRecord) -> Text:
     """What was counted, in one line."""
     found = summary(record)
     words = [f"{name} {value:g}" for name, value in leading_figures(record).items()]
-    if found.drafts_dropped:
-        words.append(f"drafts dropped {found.drafts_dropped}")
+    words += filter(None, [drafts(found)])
     return Text("   ".join(words), style="dim")
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from voiceflow.trace.file import CallRecord, Part, TurnRecord
 from voiceflow.trace.path import ORDER, Step
-from voiceflow.trace.summary import owners, spans, steps, summary
+from voiceflow.trace.summary import drafts, owners, spans, steps, summary
 from voiceflow.trace.table import SHORT, cell_numbers, label, milliseconds
 from voiceflow.trace.text import plain, shorten
 from voiceflow.trace.ticks import ticks
@@ -96,9 +96,9 @@ def heading(record: CallRecord, look: Look) -> Iterator[Text]:
         line.append(f"{found.gap:.0f} ms", style="bold")
         line.append(f"   p90 {found.p90:.0f} ms   from {found.since.value if found.since else '?'} to heard")
     line.append(f"   {found.barge_ins} cut in")
-    if found.drafts_dropped:
-        line.append(f"   {found.drafts_dropped} draft{'' if found.drafts_dropped == 1 else 's'} dropped")
     yield line
+    if begun := drafts(found):
+        yield Text(begun)
 
 
 def _bars(record: CallRecord, turns: Sequence[TurnRecord], look: Look) -> Iterator[Text]:
