@@ -71,6 +71,11 @@ BENCHMARKS = {
         "agent_barge_in", quick=("--rounds", "1", "--interruptions", "8"), together=True
     ),
     "warm_pool": Benchmark("warm_pool", quick=("--rounds", "1"), together=True),
+    "speculation": Benchmark(
+        "speculation", quick=("--rounds", "1", "--turns", "6", "--paused-turns", "4"), together=True
+    ),
+    "hold": Benchmark("hold", quick=("--quick",), together=True),
+    "tool_turn": Benchmark("tool_turn", quick=("--rounds", "1", "--turns", "8"), together=True),
 }
 
 
@@ -173,6 +178,7 @@ HIDDEN = (
 PLAIN = (
     *("cpu_ms_per_call_s", "clears_followed_by_media", "missing", "runs_with_stale", "rss_growth_percent"),
     *("above_bare_median_ms", "above_bare_p99_ms", "slower_tokens_ms", "unanswered"),
+    *("draft_audio_ms", "kept_audio_ms", "words_in_history", "words_in_requests", "drafts_dropped"),
     *("ghost_s", "uncancelled", "waited_for_a_dial", "waited_for_a_handshake", "silent", "llm", "tts"),
 )
 

@@ -66,6 +66,8 @@ class Talk:
     turns: list[Turn] = field(default_factory=list)
     sent_at: list[float] = field(default_factory=list)
     marks: int = 0
+    audio: bytearray = field(default_factory=bytearray)
+    """Mu-law that was read, also what a `clear` threw away: about 8 kB for each second of the agent's."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,6 +79,7 @@ class Script:
     greeted   the agent speaks first
     wait      chunks of 80 ms before the first turn, so that calls differ in phase for a bot that cuts the
               audio into blocks of its own
+    pause     packets of quiet in the middle of each turn, after which as much is said again; 0: none
     """
 
     turns: int
@@ -84,6 +87,13 @@ class Script:
     listen: float | None = None
     greeted: bool = True
     wait: int = 0
+    pause: int = 0
+
+    @property
+    def packets(self) -> list[bool]:
+        """One turn: which of its packets have sound."""
+        talk = [True] * TALK_FRAMES
+        return [*talk, *[False] * self.pause, *talk] if self.pause else talk
 
 
 def converse(url: str, script: Script, start: dict[str, Any] | None = None) -> Talk:
@@ -157,6 +167,7 @@ class Playout:
 
     def _media(self, at: float, audio: bytes) -> None:
         talk, seconds = self._talk, len(audio) / RATE
+        talk.audio += audio
         self.plays_until = max(at, self.plays_until) + seconds
         if talk.greeted is None:
             talk.greeted = at
@@ -176,23 +187,26 @@ class _Caller:
         self.done = False
         self._script, self._talk, self._line = script, talk, line
         self._silence = round(script.silence / FRAME_SECONDS)
-        self._left = 0
-        """Packets of talk that are still to come."""
+        self._left: deque[bool] = deque()
+        """What is still to come of this turn; see `Script.packets`."""
+        self._began = self._sounds = False
+        """Whether this packet begins a turn, and has sound."""
         self._quiet = 0
-        """Packets of quiet since then."""
+        """Packets of quiet since the last sound."""
 
     def talks(self, number: int) -> bool:
         """Whether packet `number` has sound. Called once, in order."""
-        if self._left == 0 and number % CHUNK_FRAMES == 0 and self._may_begin():
-            self._left = TALK_FRAMES
-        return self._left > 0
+        self._began = not self._left and number % CHUNK_FRAMES == 0 and self._may_begin()
+        if self._began:
+            self._left.extend(self._script.packets)
+        self._sounds = bool(self._left) and self._left.popleft()
+        return self._sounds
 
     def sent(self, number: int, at: float) -> None:
         turns = self._talk.turns
-        if self._left:
-            if self._left == TALK_FRAMES:
-                turns.append(Turn(at))
-            self._left -= 1
+        if self._began:
+            turns.append(Turn(at))
+        if self._sounds:
             self._quiet = 0
             turns[-1].last = at
         elif turns and turns[-1].deciding is None:

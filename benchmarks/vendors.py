@@ -30,7 +30,7 @@ from aiohttp import web
 
 from tests.vendors.elevenlabs import FORMATS, FakeElevenLabs
 from tests.vendors.flux import FakeFlux
-from tests.vendors.openai import Completion, FakeOpenAI
+from tests.vendors.openai import Answer, Completion, FakeOpenAI, ToolCall
 from tests.vendors.server import DEEPGRAM_KEY, ELEVENLABS_KEY, OPENAI_KEY, Serving, precise_loop
 from voiceflow.frames import AudioFormat
 
@@ -42,11 +42,15 @@ SAID = "This is what the caller has said."
 
 @dataclass(slots=True, frozen=True)
 class Delays:
-    """Seconds. `silence` is audio: what Flux waits for before it calls a turn over. `pace` is how many times
-    faster than real time the voice comes, `tts_handshake` and `llm_handshake` what a new connection costs."""
+    """Seconds. `silence` is audio: what Flux waits for before it calls a turn over, and `eager` before it
+    says that it may be, to who has asked for that; `end` is what the end takes beyond `flux`. `pace` is how
+    many times faster than real time the voice comes, `tts_handshake` and `llm_handshake` what a new
+    connection costs."""
 
     silence: float = 0.24
+    eager: float = 0.24
     flux: float = 0.05
+    end: float = 0.0
     first_token: float = 0.1
     gap: float = 0.01
     voice: float = 0.075
@@ -55,6 +59,10 @@ class Delays:
     llm_handshake: float = 0.0
     reply: tuple[str, ...] = ("I", " do", ".", " OK", "?")
     """The model's tokens: two sentences, so that whoever waits for what follows the first has to wait."""
+    half: tuple[str, ...] = ()
+    """Those with which it answers half a turn, when they are others."""
+    tool: str = ""
+    """The tool that the model calls, without a word, before it answers; empty: none."""
 
     @property
     def sentence(self) -> int:
@@ -79,8 +87,9 @@ class Desk:
     async def _delays(self, request: web.Request) -> web.Response:
         delays = Delays(**await request.json())
         self._flux.eot_silence, self._flux.delay = delays.silence, delays.flux
+        self._flux.eager_silence, self._flux.end_delay = delays.eager, delays.end
         self._llm.ttft, self._llm.gap = delays.first_token, delays.gap
-        self._llm.reply = lambda messages: delays.reply
+        self._llm.reply = lambda messages: _answer(delays, messages)
         self._llm.handshake = delays.llm_handshake
         self._voice.delay, self._voice.pace = delays.voice, float(delays.pace)
         self._voice.handshake = delays.tts_handshake
@@ -115,9 +124,18 @@ class Desk:
         return web.json_response(body)
 
 
+def _answer(delays: Delays, messages: list[dict[str, Any]]) -> Answer:
+    if delays.tool and messages[-1]["role"] != "tool":
+        return [ToolCall(delays.tool, '{"day": "Monday"}')]
+    if delays.half and messages[-1]["content"] == SAID:  # of a turn with a pause, half
+        return delays.half
+    return delays.reply
+
+
 def _asked(asked: Completion) -> dict[str, Any]:
     return {
         "arrived": asked.arrived,
+        "messages": [message.get("content") or "" for message in asked.messages],
         "tokens": [at for at, _ in asked.sent],
         "how": asked.how,
         "ended": asked.ended,

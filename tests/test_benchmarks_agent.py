@@ -64,6 +64,11 @@ def test_clear_returns_all_marks_and_what_comes_after_it_is_counted():
     assert talk.turns[0].ghost == pytest.approx(0.1)
 
 
+def test_a_caller_who_pauses():
+    assert Script(1, 0.24).packets == [True] * 16
+    assert Script(1, 0.24, pause=2).packets == [True] * 16 + [False] * 2 + [True] * 16
+
+
 def test_the_floor_counts_the_tokens_of_the_first_sentence():
     delays = Delays(flux=0.05, first_token=0.1, gap=0.01, voice=0.075, reply=("I", " do", ".", " OK", "?"))
     assert delays.sentence == 3

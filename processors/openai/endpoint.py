@@ -97,7 +97,7 @@ class Endpoint:
         await self._client.close()
 
 
-def explain(error: Exception, target: Target, conversation: Sequence[Mapping[str, str]]) -> ModelFailed:
+def explain(error: Exception, target: Target, conversation: Sequence[Mapping[str, Any]]) -> ModelFailed:
     """What went wrong and what to do about it, without secrets. The server is quoted, unless what it says
     repeats a piece of the conversation, which does not belong into a log."""
     key, vendor = target.address.key, target.vendor
@@ -124,12 +124,18 @@ def _said(error: openai.APIError) -> str:
     return str(said or error.message)[:QUOTED]
 
 
-def _repeats(said: str, conversation: Sequence[Mapping[str, str]]) -> bool:
+def _repeats(said: str, conversation: Sequence[Mapping[str, Any]]) -> bool:
     """Whether three words in a row of the conversation, or a longer number of it, are in there."""
     heard = _words(said)
     runs, numbers = _runs(heard), {word for word in heard if len(word) > 3 and word.isdigit()}
-    spoken = [_words(message["content"]) for message in conversation if message["role"] != "system"]
+    spoken = [words for message in conversation if message["role"] != "system" for words in _told(message)]
     return any(not runs.isdisjoint(_runs(words)) or not numbers.isdisjoint(words) for words in spoken)
+
+
+def _told(message: Mapping[str, Any]) -> list[list[str]]:
+    """The words of a message, and of what tools were called with."""
+    calls = [call["function"]["arguments"] for call in message.get("tool_calls", ())]
+    return [_words(text) for text in (message["content"] or "", *calls)]
 
 
 def _words(text: str) -> list[str]:

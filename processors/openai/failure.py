@@ -25,8 +25,12 @@ class ModelFailed(LinkError):
         return self.retry_after is not None
 
 
+class Silent(ModelFailed):
+    """It answered, and there was not a word in it."""
+
+
 class Attempts:
-    """Which of `models` models is asked, and when, as long as nothing of the answer has come.
+    """Which of `models` models is asked, and when, as long as nothing of the answer has been said.
 
     One that could not be reached, or broke off, is asked again once, at once. One that said no makes room
     for the next; the last is asked again once, if that may help. Nothing begins after `until`.

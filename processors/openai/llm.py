@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from processors.openai import chat
-from processors.openai.failure import Attempts, ModelFailed
+from processors.openai.failure import ModelFailed, Silent
 from processors.openai.model import Address, Model, Target, targets_of
+from processors.openai.rounds import Round
+from processors.openai.spending import Account, Spending
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.errors import DeclarationError, LinkError, LinkRefused
-from voiceflow.frames import CallStart, Prompt, ReplyEnd, Token, TurnStart
+from voiceflow.frames import CallStart, Prompt, ReplyEnd, Token, ToolEnd, ToolStart, TurnStart
+from voiceflow.tools.desk import ToolDesk
+from voiceflow.tools.tool import Tool
 
 if TYPE_CHECKING:
     from processors.openai.completion import Completion
     from processors.openai.endpoint import Endpoint
     from voiceflow.http import Lane
     from voiceflow.pool import WarmPool
-
-FIGURES = (
-    "requests", "tokens", "cancelled", "failed", "retries", "fallbacks", "prompt_tokens", "completion_tokens",
-    "pool_hits", "pool_misses", "saved_ms",
-)  # fmt: skip
-UNUSUAL = {
-    "length": "the answer was cut at max_tokens",
-    "content_filter": "the content filter cut the answer",
-    "tool_calls": "the model asked for a function, which ChatLLM does not call yet",
-}
-"""Ways in which an answer with words may end that are worth a note."""
 
 
 class ChatLLM(Processor):
@@ -40,6 +34,11 @@ class ChatLLM(Processor):
 
     model, instructions
         Which model (a name, or a Model), and how it should behave.
+    tools
+        Functions that the model may call: see `voiceflow.tools`. Those that it asks for in an answer are run,
+        and it is asked again with their results, in the same reply.
+    tool_rounds
+        Requests of one reply at most. In the last the model may not call anything, and so has to answer.
     greeting
         Said as soon as the line is open, unless the caller speaks first.
     temperature, max_tokens, options
@@ -51,7 +50,7 @@ class ChatLLM(Processor):
         about four, and that is a new turn.
     patience
         Seconds from the Prompt within which some model must have begun, whatever fails meanwhile: the bound
-        of the caller's silence, apart from the time that the voice needs.
+        of the caller's silence, apart from the time that the voice needs. Anew after tools have run.
     token_timeout
         Seconds between two pieces of text. What was said before is still being spoken in the meantime.
     fallback
@@ -70,13 +69,15 @@ class ChatLLM(Processor):
     """
 
     needs = (Prompt,)
-    emits = (Token, ReplyEnd)
+    emits = (Token, ReplyEnd, ToolStart, ToolEnd)
 
     def __init__(
         self,
         model: str | Model = "gpt-4o-mini",
         *,
         instructions: str = "",
+        tools: Sequence[Tool] = (),
+        tool_rounds: int = 8,
         greeting: str = "",
         temperature: float | None = None,
         max_tokens: int | None = None,
@@ -102,9 +103,17 @@ class ChatLLM(Processor):
         ):
             if not value > 0:
                 raise DeclarationError(f"ChatLLM({name}={value}): it has to be above 0")
+        if tool_rounds < 2:
+            raise DeclarationError(
+                f"ChatLLM(tool_rounds={tool_rounds}): 2 at least, one request that asks for a tool and one "
+                "that has its result"
+            )
         others = [fallback] if isinstance(fallback, str | Model) else list(fallback)
         self.targets = targets_of([model, *others], base_url, api_key, options or {})
-        self.keys = tuple(t.address.key for t in self.targets if t.address.official)
+        self.desk = ToolDesk(self, tools)
+        self.tool_rounds = tool_rounds
+        self.keys = (*(t.address.key for t in self.targets if t.address.official), *self.desk.keys)
+        self._allow_for(self.desk.closing_limit)
         self.instructions, self.greeting = instructions, greeting
         self.temperature, self.max_tokens = temperature, max_tokens
         self.first_token_timeout, self.patience = first_token_timeout, patience
@@ -112,7 +121,7 @@ class ChatLLM(Processor):
         self.sorry, self.unheard = sorry, unheard
         self.give_up_after = give_up_after
         self.stream_options, self.alternate = stream_options, alternate
-        self._counted = dict.fromkeys(FIGURES, 0.0)
+        self._spending = Spending()
         self._told: set[str] = set()
         self._failed_in_a_row = 0
         self._expecting = self._spoken_to = False
@@ -139,9 +148,10 @@ class ChatLLM(Processor):
         if self._expecting:
             self._expecting = False
             self._pool().expect(-1)
+        await self.desk.close()
 
     def figures(self) -> dict[str, float]:
-        return dict(self._counted)
+        return {**self._spending.figures(), **self.desk.figures()}
 
     # -- the greeting
 
@@ -164,52 +174,87 @@ class ChatLLM(Processor):
 
     @on(Prompt)
     async def answer(self, prompt: Prompt) -> AsyncIterator[Token | ReplyEnd]:
-        if not prompt.text.strip():
+        if not (prompt.text.strip() or prompt.cue.strip()):
             yield Token(self.unheard)
             yield ReplyEnd()
             return
-        counted, loop = self._counted, asyncio.get_running_loop()
-        messages = chat.messages(self.instructions, prompt, alternate=self.alternate)
-        attempts = Attempts(len(self.targets), loop.time() + self.patience)
+        reply = prompt.reply
+        assert reply is not None
+        account = self._spending.account(reply)
+        tools = self.desk.offered(prompt)
+        self._allow_for(max((tool.limit for tool in prompt.tools), default=0.0) + 1.0)
+        earlier: list[chat.Earlier] = []  # tool_rounds at most
+        current: Round | None = None
         spoke = over = False
         try:
             while True:
-                target = self.targets[attempts.place]
-                completion = self._ask(target, messages, attempts.until)
-                try:
-                    async for text in completion:
+                last = len(earlier) + 1 == self.tool_rounds
+                current = self._round(prompt, tools, earlier, account, last=last)
+                async with aclosing(current.pieces()) as pieces:
+                    async for text in pieces:
                         spoke = True
-                        counted["tokens"] += 1
                         yield Token(text)
-                    over = True
-                    self._well(completion, target)
-                    yield ReplyEnd()
-                    await completion.rest()
-                    return
-                except ModelFailed as error:
-                    failure = error
-                finally:
-                    await completion.close()
-                    self._count(completion)
-                self._tell(failure)
-                pause = None if spoke else attempts.after(failure, loop.time())
-                if pause is None:
+                if current.failure is not None or not current.requested:
                     break
-                again = self.targets[attempts.place] is target
-                counted["retries" if again else "fallbacks"] += 1
-                await asyncio.sleep(pause)
+                asked, current = current, None
+                self._failed_in_a_row = 0
+                self.spawn(asked.finish(), "the end of an answer")  # its connection is free while tools run
+                ran = await self.desk.run(reply, asked.requested, tools)
+                if ran.ends or not ran.uses:
+                    break
+                earlier.append(chat.Earlier(asked.said, tuple(ran.uses)))
             over = True
-            self._given_up(failure)
-            # A Token, not a Sentence: what the aggregator holds comes first, and the line break ends it.
-            yield Token(f"\n{self.sorry}" if spoke else self.sorry)
-            yield ReplyEnd()
+            if current is not None:
+                if current.failure is not None:  # of a draft that is dropped it has failed nobody
+                    await reply.until_live()
+                if (sorry := self._ended(current, account, spoke=spoke)) is not None:
+                    yield sorry
+                yield ReplyEnd()
+                await current.finish()
+            else:
+                yield ReplyEnd()
         finally:
-            counted["cancelled"] += not over
+            if current is not None:
+                await current.close()
+            if not over:
+                account.add("cancelled")
 
-    def _ask(self, target: Target, messages: list[dict[str, str]], until: float) -> Completion:
+    def _round(
+        self,
+        prompt: Prompt,
+        tools: Sequence[Tool],
+        earlier: Sequence[chat.Earlier],
+        account: Account,
+        *,
+        last: bool,
+    ) -> Round:
+        def ask(place: int, until: float) -> Completion:
+            assert prompt.reply is not None
+            self.desk.answering(prompt.reply, [*prompt.history, *(u for each in earlier for u in each.uses)])
+            messages = chat.messages(self.instructions, prompt, earlier, alternate=self.alternate)
+            return self._ask(self.targets[place], messages, tools, until, last=last)
+
+        return Round(
+            ask,
+            len(self.targets),
+            self.call.loop.time() + self.patience,
+            account=account,
+            failed=self._tell,
+            # Nine letters and digits: Mistral takes no other ids.
+            new_id=lambda: f"{self.call.random.getrandbits(36):09x}",
+        )
+
+    def _ask(
+        self,
+        target: Target,
+        messages: list[chat.Message],
+        tools: Sequence[Tool],
+        until: float,
+        *,
+        last: bool,
+    ) -> Completion:
         from processors.openai.completion import Completion
 
-        self._counted["requests"] += 1
         body = chat.body(
             target.model,
             messages,
@@ -218,22 +263,34 @@ class ChatLLM(Processor):
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             stream_options=self.stream_options,
+            tools=tools,
+            withheld=last,
         )
-        first_by = min(asyncio.get_running_loop().time() + self.first_token_timeout, until)
-        endpoint = self._endpoint(target.address)
-        return Completion(endpoint, target, body, first_by=first_by, gap=self.token_timeout)
+        first_by = min(self.call.loop.time() + self.first_token_timeout, until)
+        return Completion(
+            self._endpoint(target.address),
+            target,
+            body,
+            first_by=first_by,
+            gap=self.token_timeout,
+            tools=bool(tools) and not last,
+        )
 
-    def _well(self, completion: Completion, target: Target) -> None:
-        self._failed_in_a_row = 0
-        if (what := UNUSUAL.get(completion.reading.finish)) is not None:
-            self.call.trace.note(self.name, f"{target.model}: {what}")
-
-    def _given_up(self, failure: ModelFailed) -> None:
-        """A reply without an answer, or with half of one. Raises when it is one too many."""
-        self._counted["failed"] += 1
+    def _ended(self, round: Round, account: Account, *, spoke: bool) -> Token | None:
+        """The last round of a reply is over: what is said instead of an answer, or of the rest of one.
+        Raises the failure when it is one too many."""
+        failure = round.failure
+        if failure is None or (spoke and isinstance(failure, Silent)):  # after tools, all may have been said
+            self._failed_in_a_row = 0
+            if round.unusual:
+                self.call.trace.note(self.name, round.unusual)
+            return None
+        account.add("failed")
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= self.give_up_after:
             raise failure
+        # A Token, not a Sentence: what the aggregator holds comes first, and the line break ends it.
+        return Token(f"\n{self.sorry}" if spoke else self.sorry)
 
     def _tell(self, failure: ModelFailed) -> None:
         """Into the trace each time, into the log once."""
@@ -244,15 +301,9 @@ class ChatLLM(Processor):
             log = self.call.log.bind(noted=True)
             log.log("WARNING" if failure.passing else "ERROR", f"{self.name}: {said}")
 
-    def _count(self, completion: Completion) -> None:
-        counted, reading, connection = self._counted, completion.reading, completion.connection
-        counted["prompt_tokens"] += reading.prompt_tokens
-        counted["completion_tokens"] += reading.completion_tokens
-        if connection is not None:
-            counted["pool_hits"] += 1
-            counted["saved_ms"] += round(connection.saved * 1000, 1)
-        elif completion.answered:
-            counted["pool_misses"] += 1
+    def _allow_for(self, closing: float) -> None:
+        """`stop` waits for what tools have begun to change, so many seconds at most."""
+        self.stop_timeout = max(self.stop_timeout, closing + 1.0)
 
     # -- what all calls share
 

@@ -143,7 +143,7 @@ class Processor:
     """This processor is the turn's authority: it calls `self.turns`. One per pipeline."""
     start_timeout: ClassVar[float] = 10.0
     """Seconds that `start` may take."""
-    stop_timeout: ClassVar[float] = 5.0
+    stop_timeout: float = 5.0
     """Seconds that `stop` may take, and that a cancelled handler's clean-up may take."""
     inbox_mark: ClassVar[int] = 256
     """Frames in an inbox above which whoever fills it is held."""
