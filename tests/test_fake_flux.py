@@ -240,6 +240,19 @@ def test_eager_ends_resume_and_keep_their_word(play):
     assert [m["end_of_turn_confidence"] for m in got if m.get("event") == "EagerEndOfTurn"] == [0.4, 0.4]
 
 
+def test_the_end_may_take_longer_than_the_guess():
+    async def script(open):
+        client = await open(query(eager_eot_threshold=0.4))
+        await client.audio(spell("one "), silence(0.4))
+        await client.until("EndOfTurn")
+        return await client.finish()
+
+    in_memory(flux := FakeFlux(delay=0.05, end_delay=0.2), script)
+    due = {entry.message.get("event"): entry.due for entry in flux.log if isinstance(entry.message, dict)}
+    assert due["EagerEndOfTurn"] == pytest.approx(0.05)
+    assert due["EndOfTurn"] == pytest.approx(0.25)
+
+
 def test_without_their_threshold_there_are_no_eager_ends():
     async def script(open):
         client = await open()

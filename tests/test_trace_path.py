@@ -48,6 +48,24 @@ def test_in_order_the_gap_is_from_the_last_word_to_the_ear(times):
     assert it.gap == pytest.approx(times[-1] - times[0], abs=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("opened", "at", "saved"),
+    [
+        (1.0, {"first_audio": 1.2, "end_of_turn": 1.5, "heard": 1.6}, 0.2),  # ready: no more than that takes
+        (1.0, {"end_of_turn": 1.25, "first_audio": 1.5, "heard": 1.6}, 0.25),  # half ready: the head start
+        (1.0, {"end_of_turn": 1.25, "heard": 1.6}, 0.25),
+        (1.3, {"end_of_turn": 1.25, "first_audio": 1.5, "heard": 1.6}, 0.0),
+        (1.0, {"first_audio": 1.2, "end_of_turn": 1.5}, None),  # not heard
+        (1.0, {"first_audio": 1.2}, None),  # dropped
+    ],
+)
+def test_what_a_draft_saves(opened, at, saved):
+    it = path(**at)
+    assert it.saved is None, "it is no draft"
+    it.draft, it.opened = True, opened
+    assert it.saved == (saved if saved is None else pytest.approx(saved))
+
+
 def test_the_first_time_counts():
     it = path(first_audio=1.0)
     it.mark(Step.FIRST_AUDIO, 0.5, "another")

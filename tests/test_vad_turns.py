@@ -27,8 +27,12 @@ from voiceflow.frames import (
     AudioFormat,
     AudioIn,
     AudioOut,
+    DraftEnd,
+    DraftResumed,
+    Interrupt,
     Prompt,
     ReplyEnd,
+    Transcript,
     TurnEnd,
     TurnStart,
     VoiceStart,
@@ -152,8 +156,229 @@ def test_turns_that_cannot_end():
     for silence in (0, -1):
         with pytest.raises(DeclarationError, match="silence"):
             VADTurns(silence)
+    for eager in (0, -0.1, 0.6, 1.0):
+        with pytest.raises(DeclarationError, match="less than silence"):
+            VADTurns(0.6, eager=eager)
+    with pytest.raises(DeclarationError, match="words"):
+        VADTurns(words=-1)
     with pytest.raises(DeclarationError, match="threshold"):
         SileroVAD(start_threshold=0.3, stop_threshold=0.5)
+
+
+# -- an end that is guessed -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eager", [0.25, 0.45])
+async def test_when_a_draft_begins(virtual_time, eager):
+    async with Rig(SileroVAD(), VADTurns(0.6, eager=eager)) as rig:
+        seen: list[tuple[type, int]] = []
+        for frame in packets(read_wav(speech(FORWARD)), silence=1.5):
+            before = len(rig.out)
+            rig.push(frame)
+            await asyncio.sleep(0.02)
+            end = frame.at + frame.samples
+            seen += [(type(f), end) for f in rig.out[before:] if isinstance(f, DraftEnd | TurnEnd)]
+        assert [kind for kind, _ in seen] == [DraftEnd, TurnEnd]
+        stop = rig.got(VoiceStop)[-1]
+        assert 0 <= seen[0][1] - max(stop.decided_at, stop.at + eager * 8000) <= 320
+        assert 0 <= seen[1][1] - (stop.at + 0.6 * 8000) <= 320
+        (prompt,) = rig.got(Prompt)
+        assert prompt.reply.confirmed, "the draft is the answer"
+
+
+class Script:
+    """Evidence by hand: audio in packets of 20 ms, a voice that starts and stops, words."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig, self.at = rig, 0
+
+    async def audio(self, seconds: float) -> None:
+        for _ in range(round(seconds * 50)):
+            self.rig.push(AudioIn(b"\xff" * 160, self.at))
+            self.at += 160
+        await self.rig.settled()
+
+    async def voice(self, seconds: float) -> None:
+        """A voice of that length; that it is over is known 0.1 s later."""
+        self.rig.push(VoiceStart(self.at))
+        await self.audio(seconds)
+        ended = self.at
+        await self.audio(0.1)
+        self.rig.push(VoiceStop(ended))
+
+    async def words(self, text: str, *, final: bool = True) -> None:
+        self.rig.push(Transcript(text, final))
+        await self.rig.settled()
+
+    def told(self) -> list[str]:
+        """What the engine made of it: `start`, `draft: ...`, `resumed`, `end: ...`."""
+        names = {TurnStart: "start", DraftEnd: "draft", DraftResumed: "resumed", TurnEnd: "end"}
+        return [
+            f"{names[type(frame)]}: {frame.text}"
+            if isinstance(frame, DraftEnd | TurnEnd)
+            else names[type(frame)]
+            for frame in self.rig.out
+            if type(frame) in names
+        ]
+
+
+async def test_a_voice_that_comes_back_takes_the_draft_with_it(virtual_time):
+    async with Rig(VADTurns(0.6, eager=0.25)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.audio(0.3)
+        assert script.told() == ["start", "draft: "]
+        await script.voice(0.5)
+        await script.audio(1.0)
+        assert script.told() == ["start", "draft: ", "resumed", "draft: ", "end: "]
+        dropped, kept = rig.got(Prompt)
+        assert (dropped.reply.dead, dropped.reply.confirmed, kept.reply.confirmed) == (True, False, True)
+        assert [frame.dead for frame in rig.got(Interrupt)] == [dropped.reply]
+
+
+async def test_a_pause_shorter_than_eager_is_none(virtual_time):
+    async with Rig(VADTurns(0.6, eager=0.25)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.audio(0.12)
+        await script.voice(0.5)
+        await script.audio(0.1)
+        assert script.told() == ["start"]
+
+
+async def test_an_end_that_is_known_late_needs_no_draft(virtual_time):
+    """The detector was behind by a second: the turn is over in any case."""
+    async with Rig(VADTurns(0.6, eager=0.25)) as rig:
+        script = Script(rig)
+        rig.push(VoiceStart(0))
+        await script.audio(1.5)
+        rig.push(VoiceStop(4000))
+        await script.audio(0.02)
+        assert script.told() == ["start", "end: "]
+
+
+# -- words from a recogniser without turns ------------------------------------------------------------------
+
+
+async def test_the_words_of_a_turn_are_its_pieces(virtual_time):
+    async with Rig(VADTurns(0.6)) as rig:
+        script = Script(rig)
+        rig.push(VoiceStart(0))
+        await script.words("A table", final=False)
+        await script.words("A table for two,")
+        await script.words("")
+        await script.words("at", final=False)
+        await script.words("at eight.")
+        await script.audio(0.5)
+        rig.push(VoiceStop(script.at))
+        await script.audio(1.0)
+        await script.voice(0.5)
+        await script.words("Thanks.")
+        await script.audio(1.0)
+        assert script.told() == ["start", "end: A table for two, at eight.", "start", "end: Thanks."]
+
+
+async def test_a_turn_waits_for_its_words(virtual_time):
+    async with Rig(VADTurns(0.6, words=1.0)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.audio(0.9)
+        assert script.told() == ["start"], "over by the silence, but what was said is not known"
+        await script.words("A table", final=False)
+        assert script.told() == ["start"]
+        await script.words("A table for two.")
+        assert script.told() == ["start", "end: A table for two."], "with the words, not with the next packet"
+
+
+async def test_a_turn_waits_no_longer_than_its_bound(virtual_time):
+    async with Rig(VADTurns(0.6, words=1.0)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.words("A table", final=False)
+        await script.audio(1.48)
+        assert script.told() == ["start"]
+        await script.audio(0.02)
+        assert script.told() == ["start", "end: A table"]
+
+
+async def test_words_of_before_the_voice_ended_are_not_those_that_are_waited_for(virtual_time):
+    async with Rig(VADTurns(0.6, words=1.0)) as rig:
+        script = Script(rig)
+        rig.push(VoiceStart(0))
+        await script.audio(0.5)
+        await script.words("A table")
+        await script.audio(0.5)
+        ended = script.at
+        await script.audio(0.04)
+        await script.words("for two.")  # quicker than the detector
+        await script.audio(0.1)
+        rig.push(VoiceStop(ended))
+        await script.audio(0.44)
+        assert script.told() == ["start"]
+        await script.audio(0.02)
+        assert script.told() == ["start", "end: A table for two."]
+
+
+async def test_words_that_come_too_late_are_the_next_turn_s(virtual_time):
+    """They are not lost, and they interrupt nobody."""
+    async with Rig(VADTurns(0.6, words=0.4)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.audio(1.5)
+        await script.words("A table for two.")
+        await script.audio(0.5)
+        assert script.told() == ["start", "end: "]
+        await script.voice(0.5)
+        await script.words("Hello?")
+        await script.audio(1.0)
+        assert script.told()[2:] == ["start", "end: A table for two. Hello?"]
+
+
+async def test_words_that_were_counted_are_not_counted_again(virtual_time):
+    """The turn was over with a piece that was not final. It is told again, corrected, with the next words."""
+    async with Rig(VADTurns(0.6)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.words("a table fort", final=False)
+        await script.audio(1.0)
+        await script.words("A table for", final=False)
+        await script.voice(0.5)
+        await script.words("A table for two please.")
+        await script.audio(1.0)
+        assert script.told() == ["start", "end: a table fort", "start", "end: two please."]
+        await script.voice(0.5)
+        await script.words("One two three four.")
+        await script.audio(1.0)
+        assert script.told()[-1] == "end: One two three four."
+
+
+async def test_a_draft_waits_for_the_words_and_follows_them(virtual_time):
+    async with Rig(VADTurns(0.6, eager=0.25, words=1.0)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.audio(0.2)
+        assert script.told() == ["start"], "there is nothing yet that could be answered"
+        await script.words("A table.")
+        assert script.told() == ["start", "draft: A table."]
+        await script.words("For two.")
+        assert script.told()[2:] == ["draft: A table. For two."]
+        await script.audio(0.5)
+        assert script.told()[3:] == ["end: A table. For two."]
+        first, second = rig.got(Prompt)
+        assert (first.reply.dead, first.reply.confirmed, second.reply.confirmed) == (True, False, True)
+
+
+async def test_a_voice_that_comes_back_while_words_are_waited_for(virtual_time):
+    async with Rig(VADTurns(0.6, words=1.0)) as rig:
+        script = Script(rig)
+        await script.voice(0.5)
+        await script.audio(0.7)
+        await script.voice(0.5)
+        await script.words("A table for two.")
+        await script.audio(0.48)
+        assert script.told() == ["start"]
+        await script.audio(0.1)
+        assert script.told() == ["start", "end: A table for two."]
 
 
 # -- other lines ----------------------------------------------------------------------------------------
@@ -359,5 +584,6 @@ def test_they_conform():
     report = check_processor(SileroVAD, frames=voice)
     assert report.emitted["VoiceStart"] > 0
     check_processor(VADTurns)
+    check_processor(lambda: VADTurns(0.5, eager=0.25, words=1.0))
     report = check_processor(lambda: Play(speech("ten_of_clubs"), text="Ten of clubs."))
     assert report.emitted["AudioOut"] > 0

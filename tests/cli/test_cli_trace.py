@@ -127,17 +127,17 @@ SCENE = """\
    6.98 s  agent       heard 290 ms after the end of the turn
    7.29 s  agent       waits: a noise
    7.39 s  agent       goes on
-   7.59 s  agent       said  "Wonderful."
+   8.03 s  agent       said  "Wonderful."
    8.39 s  call        over: the caller hung up
 
   turn  turn end  token  sentence  audio  wire  heard  gap
    say                               150     0     40  190  heard
      1       310    300        40    150     0     40  840  heard
      2       110    300        80    150     0     40  680  cut by the caller after 1.4 s
-     3              100         0    150     0     40  290  heard, a draft
+     3              100         0    150     0     40  290  heard, a draft, 200 ms sooner
 median       210    300        60    150     0     40  760  of 2
 turn end Turner  token Model  sentence Aggregator  audio Voice  wire LineSink  heard line
-underruns 0   interrupts 1   drafts dropped 1
+underruns 0   interrupts 1   drafts 1 kept (200 ms sooner), 1 dropped
 """
 
 
@@ -453,7 +453,8 @@ WATERFALL = """\
 call w0-3  2026-11-22 10:13:30 UTC  8.4 s  +12025550143 → +12025550199
 LineSource → Turner → Model → Aggregator → Voice → LineSink
 the caller hung up
-3 turns   median 760 ms   p90 824 ms   from last speech to heard   1 cut in   1 draft dropped
+3 turns   median 760 ms   p90 824 ms   from last speech to heard   1 cut in
+drafts 1 kept (200 ms sooner), 1 dropped
 
   turn                           turn end token sentence audio wire heard   gap
    say ▓▓▓▓▞                                               150    0    40   190

@@ -37,6 +37,7 @@ class FakeFlux(SocketVendor):
     delay            seconds from the arrival of audio to the message about it
     eot_silence      seconds of silence in the audio after which the turn is over
     eager_silence    the same for EagerEndOfTurn, when the client has asked for it
+    end_delay        seconds that EndOfTurn takes beyond `delay`
     word_times       whether words have their start and end
     configure_delay  seconds until a Configure is answered
     idle_limit       seconds without audio after which it hangs up (1011); None: never
@@ -56,6 +57,7 @@ class FakeFlux(SocketVendor):
         handshake: float = 0.0,
         eot_silence: float = 0.26,
         eager_silence: float = 0.12,
+        end_delay: float = 0.0,
         word_times: bool = True,
         configure_delay: float = 0.05,
         idle_limit: float | None = None,
@@ -64,7 +66,8 @@ class FakeFlux(SocketVendor):
     ) -> None:
         super().__init__(handshake=handshake)
         self.key, self.mode, self.delay = key, mode, delay
-        self.eot_silence, self.eager_silence, self.word_times = eot_silence, eager_silence, word_times
+        self.eot_silence, self.eager_silence, self.end_delay = eot_silence, eager_silence, end_delay
+        self.word_times = word_times
         self.configure_delay, self.idle_limit = configure_delay, idle_limit
         self.languages, self.character = tuple(languages), character
         self.lines = Lines(lines)

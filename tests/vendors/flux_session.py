@@ -306,7 +306,7 @@ class Session:
             confidence=confidence,
             **more,
         )
-        self.put(message, at)
+        self.put(message, at + self._flux.end_delay if event == "EndOfTurn" else at)
 
     def _word(self, word: Word) -> dict[str, Any]:
         said: dict[str, Any] = {"word": word.text, "confidence": 0.99}
