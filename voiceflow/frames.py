@@ -4,11 +4,12 @@ The class of a frame says two things: which way it goes and in which lane.
 
     lane     way         on Interrupt              order             frames
     caller   downstream  never dropped             among themselves  AudioIn VoiceStart VoiceStop Transcript
-                                                                     TurnStart DraftEnd DraftResumed TurnEnd
-                                                                     Dtmf
+                                                                     Overlap TurnStart DraftEnd DraftResumed
+                                                                     TurnEnd Dtmf
     agent    downstream  dropped with their reply  within a reply    Prompt Token Sentence AudioOut ReplyEnd
     control  see class   not affected              overtake          Interrupt Heard Sent Cleared ToolStart
                                                                      ToolEnd CallStart CallEnd Fault
+                                                                     RecordingPause RecordingResume
 
 Frames are slots dataclasses, cheap to make and never changed after they are sent: use
 `dataclasses.replace`. The one exception is the engine, which stamps `reply` on a frame that a handler
@@ -161,6 +162,15 @@ class Transcript(CallerFrame):
 
 
 @dataclass(slots=True)
+class Overlap(CallerFrame):
+    """Evidence: how likely it is (0 to 1) that the caller, who speaks while the agent does, wants the floor. From
+    a detector of yours; `BargeIn` uses the latest."""
+
+    made_by = "a detector of interruptions"
+    probability: float
+
+
+@dataclass(slots=True)
 class TurnStart(CallerFrame):
     """The caller has the floor. Made only by the TurnKeeper."""
 
@@ -252,7 +262,8 @@ class AudioOut(AgentFrame):
     """Audio to play, in the line's format, any length (the sink cuts and paces it).
 
     `text` is what this audio begins to say: a new stretch of the ledger starts here. Leave it empty on
-    the chunks that go on with the same stretch. `words` are alignments, when the voice gives them.
+    the chunks that go on with the same stretch; " " begins a stretch without words, a sound. `words` are
+    alignments, when the voice gives them.
     `protected`, on the chunk that begins a stretch: all of the stretch may not be interrupted.
     """
 
@@ -299,12 +310,13 @@ class Heard(ControlFrame):
 
 @dataclass(slots=True)
 class Sent(ControlFrame):
-    """From the sink: the line was given `audio` in its own format. It plays from `at` (`loop.time()`) on to
-    its end, unless Cleared comes before that."""
+    """From the sink: the line was given `audio` of the reply `of`, in its own format. It plays from `at`
+    (`loop.time()`) on to its end, unless Cleared comes before that."""
 
     way = Way.UP
     audio: bytes
     at: float
+    of: Reply | None = None
 
 
 @dataclass(slots=True)
@@ -313,6 +325,22 @@ class Cleared(ControlFrame):
 
     way = Way.UP
     at: float
+
+
+@dataclass(slots=True)
+class RecordingPause(ControlFrame):
+    """Nothing is recorded from now on, until a RecordingResume with the same `why`."""
+
+    way = Way.BOTH
+    why: str = ""
+
+
+@dataclass(slots=True)
+class RecordingResume(ControlFrame):
+    """The reason `why` for a pause is gone; recording goes on when it was the last."""
+
+    way = Way.BOTH
+    why: str = ""
 
 
 @dataclass(slots=True)

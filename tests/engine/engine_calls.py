@@ -45,7 +45,7 @@ class Speaker(Processor):
         audio = b"\x55" * int(len(sentence.text) * self.seconds * RATE)
         text = sentence.text
         for begin in range(0, len(audio), self.piece):
-            yield AudioOut(audio[begin : begin + self.piece], text)
+            yield AudioOut(audio[begin : begin + self.piece], text, protected=sentence.protected)
             text = ""
 
 

@@ -9,34 +9,44 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from voiceflow.engine import inbox, pump, turns
 from voiceflow.engine.processor import Processor, on, tap
 from voiceflow.engine.reply import Reply
 from voiceflow.engine.turns import (
+    Doubt,
+    DoubtConfirmed,
+    DoubtDismissed,
+    DoubtDropped,
     EagerEnd,
     Floor,
     Hold,
     HoldAsked,
     HoldReleased,
+    Judged,
     Kill,
     Open,
     Promote,
+    ProtectionOver,
     Release,
     ReplyOver,
     ReplyStopped,
     Resumed,
     Retire,
     SayAsked,
+    SpeechDoubted,
     SpeechEnded,
+    SpeechKept,
     SpeechStarted,
     TurnBegan,
     TurnDrafted,
     TurnFinished,
     TurnResumed,
     Turns,
+    WordsKept,
+    joined,
 )
 from voiceflow.frames import AgentFrame, CallerFrame, ControlFrame, Frame, Interrupt, ReplyEnd
 from voiceflow.testing.rig import Rig
@@ -54,49 +64,60 @@ class TurnsLaw:
     """Number -> draft, live, held or over."""
     turn: int = 0
     turn_open: bool = False
+    doubt: Doubt = Doubt.NONE
+    kept: str | None = None
+    """What was said and not yet answered."""
 
     def alive(self, *states: str) -> list[int]:
         return [number for number, state in self.replies.items() if state in states]
 
     def copy(self) -> TurnsLaw:
-        return TurnsLaw(dict(self.replies), self.turn, self.turn_open)
+        return replace(self, replies=dict(self.replies))
 
     def step(self, before: Turns, evidence: turns.Evidence, reduce: Reduce) -> Turns:
         after, actions = reduce(before, evidence)
         assert (after, actions) == reduce(before, evidence), "not a pure function"
         assert actions or after == before, f"{evidence} changed the state in silence"
+        said = joined(before.kept, getattr(evidence, "text", ""))
         for action in actions:
-            self._act(action, evidence)
+            self._act(action, evidence, said)
         self._compare(after)
-        self._promise(before, evidence, after, actions)
+        self._promise(before, evidence, after, actions, said)
         return after
 
-    def _act(self, action: turns.Action, evidence: turns.Evidence) -> None:
+    def _act(self, action: turns.Action, evidence: turns.Evidence, said: str) -> None:
         match action:
             case TurnBegan(turn):
                 assert not self.turn_open, "a turn began inside a turn"
                 assert turn == self.turn + 1
-                self.turn, self.turn_open = turn, True
+                self.turn, self.turn_open, self.doubt = turn, True, Doubt.NONE
             case TurnDrafted(turn, text):
                 assert self.turn_open
                 assert turn == self.turn
                 assert isinstance(evidence, EagerEnd)
-                assert text == evidence.text
+                assert text == said
             case TurnResumed(turn):
                 assert self.turn_open
                 assert turn == self.turn
             case TurnFinished(turn, text):
                 assert self.turn_open, "a turn finished twice, or never began"
                 assert turn == self.turn
+                assert text == (said if isinstance(evidence, SpeechEnded) else self.kept), "words were lost"
+                self.turn_open, self.kept = False, None
+            case Judged(doubt, text):
+                assert doubt is not self.doubt
+                assert not text or isinstance(evidence, DoubtDropped)
+                self.doubt = doubt
+            case WordsKept(text):
+                assert self.doubt is Doubt.KEPT
                 assert isinstance(evidence, SpeechEnded)
-                assert text == evidence.text
-                self.turn_open = False
+                self.doubt, self.kept = Doubt.NONE, joined(self.kept, text)
             case Open(number, draft, text, prompted):
                 assert number == max(self.replies, default=0) + 1, "numbers count up"
                 assert not self.alive("draft", "live", "held"), "Kill comes before Open"
                 assert draft is self.turn_open, "a draft belongs to a turn that may be over"
                 assert prompted is not isinstance(evidence, SayAsked)
-                assert text == getattr(evidence, "text", "")
+                assert not prompted or text == said
                 self.replies[number] = "draft" if draft else "live"
             case Promote(number):
                 assert self.replies[number] == "draft"
@@ -130,36 +151,73 @@ class TurnsLaw:
         assert state.turn == self.turn, "rule 6"
         assert state.last_reply == max(self.replies, default=0), "rule 6"
         assert state.draft is not None or not state.draft_text
+        assert state.doubt is self.doubt
+        doubted = state.doubt is not Doubt.NONE
+        assert not doubted or (state.floor is Floor.FREE and state.live is not None), "rule 7"
+        assert state.kept == self.kept
+        assert state.kept is None or state.live is not None or state.floor is not Floor.FREE, "rule 8"
+        kept = state.kept is not None or state.doubt is Doubt.KEPT
+        assert not (kept and state.held), "what may not be interrupted is held"
 
     def _promise(
-        self, before: Turns, evidence: turns.Evidence, after: Turns, actions: tuple[turns.Action, ...]
+        self,
+        before: Turns,
+        evidence: turns.Evidence,
+        after: Turns,
+        actions: tuple[turns.Action, ...],
+        said: str,
     ) -> None:
         """What each piece of evidence must lead to, in whatever state it comes."""
+        untouched = (after.live, after.draft, after.floor) == (before.live, before.draft, before.floor)
+        doubted = before.doubt is not Doubt.NONE
         match evidence:
             case SpeechStarted():
                 assert after.floor is Floor.SPEAKING
                 assert not self.alive("draft", "live", "held"), "somebody still talks over the caller"
-            case SpeechEnded(text):
+            case SpeechDoubted():
+                begins = before.live is None or before.kept is not None
+                assert doubted or after.floor is (Floor.SPEAKING if begins else Floor.FREE)
+            case SpeechKept():
+                assert after.live == before.live, "it was not kept"
+                assert after.doubt is Doubt.KEPT or after.floor is Floor.SPEAKING
+            case DoubtConfirmed():
+                assert untouched if not doubted else after.floor is Floor.SPEAKING
+            case DoubtDismissed() | DoubtDropped():
+                assert untouched
+                assert after.held is (before.held and actions == ())
+                assert not isinstance(evidence, DoubtDropped) or after.doubt is Doubt.NONE
+                assert after.kept == before.kept
+            case ProtectionOver():
+                assert untouched or before.kept is not None
+                assert after.kept is None or after.floor is not Floor.FREE
+            case SpeechEnded() if before.doubt is Doubt.KEPT:
+                assert untouched
+                assert after.kept == said
+            case SpeechEnded():
                 assert after.floor is Floor.FREE
                 assert after.live is not None, "the caller is not answered"
                 promoted = Promote(after.live) in actions
-                assert promoted or Open(after.live, False, text) in actions
-                assert not promoted or before.draft_text == text, "the draft answers other words"
-            case EagerEnd(text):
+                assert promoted or Open(after.live, False, said) in actions
+                assert not promoted or before.draft_text == said, "the draft answers other words"
+            case EagerEnd() if doubted:
+                assert after == before
+            case EagerEnd():
                 assert after.floor is Floor.MAYBE_DONE
-                assert after.draft_text == text
+                assert after.draft_text == said
             case ReplyOver(number):
-                assert actions == ((Retire(number),) if number == before.live else ())
+                assert actions[:1] == ((Retire(number),) if number == before.live else ())
+                assert number != before.live or after.doubt is Doubt.NONE
             case ReplyStopped():
-                assert after.live is None
-                assert (after.floor, after.draft) == (before.floor, before.draft)
+                assert after.live is None or before.kept is not None
+                assert after.draft == before.draft
+                assert after.floor is (Floor.SPEAKING if doubted else before.floor)
             case SayAsked():
                 free = before.floor is Floor.FREE and before.live is None
                 assert bool(actions) is free
             case Resumed():
                 assert after.floor is not Floor.MAYBE_DONE
             case HoldAsked() | HoldReleased():
-                assert (after.live, after.draft, after.floor) == (before.live, before.draft, before.floor)
+                assert untouched
 
 
 def all_evidence(state: Turns) -> list[turns.Evidence]:
@@ -167,6 +225,12 @@ def all_evidence(state: Turns) -> list[turns.Evidence]:
     numbers = {state.live, state.draft, state.last_reply, state.last_reply - 1, state.last_reply + 1, 0}
     return [
         SpeechStarted(),
+        SpeechDoubted(),
+        SpeechKept(),
+        DoubtConfirmed(),
+        DoubtDismissed(),
+        DoubtDropped("a"),
+        ProtectionOver(),
         EagerEnd("a"),
         EagerEnd("b"),
         EagerEnd(""),
@@ -183,10 +247,12 @@ def all_evidence(state: Turns) -> list[turns.Evidence]:
 
 
 def shape(state: Turns) -> tuple[Any, ...]:
-    """A state with its labels taken off. Two states of one shape behave alike (rule 6)."""
+    """A state with its labels taken off. Two states of one shape behave alike (rule 6). Kept words are a
+    label too: they stand before all that is said, in a draft as well."""
     live = None if state.live is None else state.last_reply - state.live
     draft = None if state.draft is None else state.last_reply - state.draft
-    return state.floor, live, state.held, draft, state.draft_text
+    text = state.draft_text.removeprefix(state.kept or "").strip()
+    return state.floor, live, state.held, draft, text, state.doubt, state.kept is not None
 
 
 def explore_turns(reduce: Reduce = turns.reduce, *, depth: int = 50) -> tuple[int, int]:

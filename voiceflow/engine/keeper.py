@@ -2,7 +2,10 @@
 
 It alone creates TurnStart, DraftEnd, DraftResumed, TurnEnd, Prompt, Interrupt and Replies. The turn's
 authority reaches it as `self.turns`; the line tells it when a reply was played; `call.say` asks it for
-the floor. It has no rules of its own: those are all in `voiceflow.engine.turns`.
+the floor. It has no rules of its own: those are all in `voiceflow.engine.turns`. What it asks of others:
+
+    a voice over a live reply    protection   may it be interrupted now?
+                                 referee      is the voice believed, and when it ends, what was it?
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from collections.abc import Callable
 from voiceflow.engine import turns
 from voiceflow.engine.history import History
 from voiceflow.engine.interrupt import Reap, interrupt
-from voiceflow.engine.mouth import HeardText, Mouth
+from voiceflow.engine.mouth import HeardText, Mouth, Progress
+from voiceflow.engine.protection import Protection
 from voiceflow.engine.pump import Pump
+from voiceflow.engine.referee import Referee, Verdict
 from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.errors import CallEnded
 from voiceflow.frames import DraftEnd, DraftResumed, Prompt, TurnEnd, TurnStart
@@ -71,17 +76,36 @@ class TurnKeeper:
         self._feeding = False
         self._closed = False
         self._past = history.messages
+        self.referee = Referee()
+        """Who judges a voice over the agent's. A processor puts itself here in `start`."""
+        self._protection = Protection(pump.loop, mouth, self._unprotected)
         self.quiet_since = pump.loop.time()
         """When the caller was last known to have finished (`loop.time()`); the call's start before that."""
 
     # -- evidence from the turn's authority
 
     def started(self) -> None:
-        """The caller took the floor. A live reply is interrupted before this returns."""
-        self._feed(turns.SpeechStarted())
+        """The caller took the floor. A live reply is interrupted before this returns, unless that is doubted
+        or the reply is protected."""
+        live = self.live
+        if live is None or self._state.floor is not turns.Floor.FREE:
+            self._feed(turns.SpeechStarted())
+            return
+        if self._state.doubt is turns.Doubt.NONE:
+            self.referee.begins()
+        if self._protection.until(live) is not None:
+            self._keep(live)
+        elif self.referee.doubts(live):
+            self._feed(turns.SpeechDoubted())
+        else:
+            self._feed(turns.SpeechStarted())
 
     def may_be_over(self, text: str = "", *, last_voice: int | None = None) -> None:
         """An eager end of turn: a draft is prompted with `text`. `last_voice`: see `ended`."""
+        if self._is_doubted():
+            if self.referee.judge(text, over=False) is not Verdict.INTERRUPT:
+                return
+            self.confirm()
         self._watch.evidence(last_voice)
         self._feed(turns.EagerEnd(text))
 
@@ -90,21 +114,48 @@ class TurnKeeper:
         self._feed(turns.Resumed())
 
     def ended(self, text: str = "", *, last_voice: int | None = None) -> None:
-        """The turn is over. A draft of the same text becomes the reply, otherwise a new one is prompted.
+        """The turn is over. A draft of the same text becomes the reply, otherwise a new one is prompted. One
+        that was doubted, and is no turn by its words, vanishes.
 
         `last_voice`, when it is known, is the sample of the caller's audio at which the voice ended: what the
         trace measures the agent's answer from.
         """
+        if self._is_doubted():
+            text = text or self.referee.words()
+            if self.referee.judge(text, over=True) is Verdict.IGNORE:
+                self.drop(text)
+                return
+            self.confirm()
         self._watch.evidence(last_voice)
         self._feed(turns.SpeechEnded(text))
 
     def hold(self) -> None:
-        """Maybe a barge-in: the live reply is silenced, but kept."""
-        self._feed(turns.HoldAsked())
+        """Maybe a barge-in: the live reply is silenced, but kept. Not when it may not be interrupted."""
+        live = self.live
+        if live is not None and self._protection.until(live) is None:
+            self._feed(turns.HoldAsked())
 
     def unhold(self) -> None:
         """It was none: the held reply goes on."""
         self._feed(turns.HoldReleased())
+
+    # -- evidence from the referee
+
+    def confirm(self) -> None:
+        """The voice that is doubted interrupts; its words are kept while that may not be."""
+        live = self.live
+        if live is not None and self._protection.until(live) is not None:
+            self._keep(live)
+        else:
+            self._feed(turns.DoubtConfirmed())
+
+    def dismiss(self) -> None:
+        """It does not interrupt, so far: the reply goes on, if it was held."""
+        self._feed(turns.DoubtDismissed())
+
+    def drop(self, text: str = "") -> None:
+        """It does not interrupt, and is over; `text` is what it said, for the trace."""
+        self._feed(turns.DoubtDropped(text))
 
     # -- evidence from the line and the program
 
@@ -113,6 +164,11 @@ class TurnKeeper:
         if reply in self._outcomes:
             self._settle(reply, heard)
         self._feed(turns.ReplyOver(reply.number))
+
+    def protect(self, reply: Reply) -> None:
+        """What is said first in this reply will be protected: it counts from now on, before there is audio,
+        but for 3 seconds at most."""
+        self._protection.promise(reply)
 
     def stop(self, reason: str) -> None:
         """Stops the live reply as a barge-in would, without giving the caller the floor."""
@@ -154,19 +210,61 @@ class TurnKeeper:
         """The reply that is being prepared or spoken."""
         return self._replies.get(self._state.live) if self._state.live is not None else None
 
+    @property
+    def protected(self) -> bool:
+        """Whether the live reply may not be interrupted now."""
+        live = self.live
+        return live is not None and self._protection.until(live) is not None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the caller has heard the live reply."""
+        live = self.live
+        return self._mouth.progress(live) if live is not None and self._mouth is not None else Progress()
+
     def close(self) -> None:
         """The call is over: every reply dies without an Interrupt, whoever waits is told."""
         self._closed = True
+        self._protection.close()
         for reply in list(self._replies.values()):
             reply.become(ReplyState.DEAD)
             heard = self._mouth.freeze(reply) if self._mouth is not None else HeardText()
             self._history.agent_was_heard(heard.text, cut=not heard.complete)
             self._settle(reply, heard)
         self._replies.clear()
+        self._history.caller_said(self._state.kept or "")
         while self._waiting:
             waiting, _ = self._waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(CallEnded("the call ended before anything could be said"))
+
+    # -- a voice over the agent's
+
+    def _is_doubted(self) -> bool:
+        """Whether somebody speaks over the agent and has no turn. An end without a start is a start too."""
+        if self._state.floor is turns.Floor.FREE and self._state.doubt is turns.Doubt.NONE:
+            self.started()
+        return self._state.doubt is not turns.Doubt.NONE
+
+    def _keep(self, live: Reply) -> None:
+        self._feed(turns.SpeechKept())
+        self._protection.watch(live)
+
+    def _unprotected(self, reply: Reply) -> None:
+        """The reply may be interrupted again. Who still speaks, and has said nothing before, is treated like
+        anybody who begins to speak now."""
+        if reply is not self.live:
+            return
+        if self._state.kept is not None:
+            self._feed(turns.ProtectionOver())
+        elif self._state.doubt is turns.Doubt.KEPT:
+            if not self.referee.doubts(reply):
+                self._feed(turns.SpeechStarted())
+                return
+            self._feed(turns.SpeechDoubted())
+            words = self.referee.words()
+            if words and self.referee.judge(words, over=False) is Verdict.INTERRUPT:
+                self.confirm()
 
     # -- doing what the reducer says
 

@@ -1,4 +1,4 @@
-"""What the engine asks of whoever plays replies to the caller (the sink). A seam of four methods."""
+"""What the engine asks of whoever plays replies to the caller (the sink)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ class HeardText:
     estimated: bool = False
     complete: bool = False
     """It was all there was to hear."""
+
+
+@dataclass(slots=True, frozen=True)
+class Progress:
+    """How far the caller has heard one reply, in seconds."""
+
+    heard: float = 0.0
+    left: float | None = None
+    """What is still to be heard; None while more may come."""
+    queued: bool = False
+    """There is audio of it, sent or not."""
+    begun: bool = False
+    """The line was given some of it."""
+    question: bool = False
+    """The last seconds that were heard ended a question."""
 
 
 @runtime_checkable
@@ -44,4 +59,13 @@ class Mouth(Protocol):
 
     def release(self, reply: Reply) -> None:
         """The reply may play: its draft was confirmed or its hold is over."""
+        ...
+
+    def protected(self, reply: Reply) -> float | None:
+        """When what may not be interrupted of it is over (`loop.time()`), as far as it is known; None when
+        nothing of that is being heard or comes next."""
+        ...
+
+    def progress(self, reply: Reply) -> Progress:
+        """How far the caller has heard it."""
         ...

@@ -36,6 +36,12 @@ class Stretch:
     """Alignments, in seconds from the stretch's own first sample."""
     closed: bool = False
     """No more audio of this text will come."""
+    protected: bool = False
+    """It may not be interrupted."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
 
 
 @dataclass(slots=True)
@@ -53,8 +59,11 @@ class _Track:
     total: int = 0
     ended: bool = False
     sent: int = 0
-    confirmed: int = 0
-    plays: list[_Play] = field(default_factory=list)
+    heard: int = 0
+    """Samples that are known to have been heard: by a mark, or before a hold went back to say them again."""
+    plays: list[_Play] = field(default_factory=list)  # one more for each gap and each hold
+    protected: bool = False
+    """Some stretch of it is."""
 
 
 class Ledger:
@@ -64,13 +73,24 @@ class Ledger:
         self.rate = rate
         self._tracks: dict[Reply, _Track] = {}
 
-    def add(self, reply: Reply, samples: int, text: str = "", words: tuple[Word, ...] = ()) -> None:
-        """Audio of `reply` was queued: a new stretch when it has a text, else more of the last one."""
+    def add(
+        self,
+        reply: Reply,
+        samples: int,
+        text: str = "",
+        words: tuple[Word, ...] = (),
+        protected: bool = False,
+    ) -> None:
+        """Audio of `reply` was queued: a new stretch when it has a text or begins to be protected, else more
+        of the last one. A blank text begins a stretch in which nothing is said."""
         track = self._tracks.setdefault(reply, _Track())
-        if text or not track.stretches:
+        if text or not track.stretches or (protected and not track.stretches[-1].protected):
             if track.stretches:
                 track.stretches[-1].closed = True
-            track.stretches.append(Stretch(text, track.total))
+            track.stretches.append(
+                Stretch(text if not text.isspace() else "", track.total, protected=protected)
+            )
+            track.protected |= protected
         stretch = track.stretches[-1]
         offset = (track.total - stretch.start) / self.rate
         stretch.words.extend(Word(w.text, w.start + offset, w.end + offset) for w in words)
@@ -98,13 +118,15 @@ class Ledger:
         """A mark proved that the first `samples` were heard."""
         track = self._tracks.get(reply)
         if track is not None:
-            track.confirmed = max(track.confirmed, min(samples, track.sent))
+            track.heard = max(track.heard, min(samples, track.sent))
 
-    def rewind(self, reply: Reply, samples: int) -> None:
-        """What was sent after the first `samples` was cleared from the line and will be sent again."""
+    def rewind(self, reply: Reply, samples: int, heard: int = 0) -> None:
+        """What was sent after the first `samples` was cleared from the line and will be sent again. `heard`
+        samples were heard before: more than `samples` when some of them are said once more."""
         track = self._tracks.get(reply)
         if track is None:
             return
+        track.heard = max(track.heard, heard)
         track.sent = samples
         track.plays = [p for p in track.plays if p.first < samples]
         if track.plays:
@@ -118,8 +140,50 @@ class Ledger:
         for play in reversed(track.plays):
             if play.at <= now:
                 played = play.first + min(play.samples, int((now - play.at) * self.rate))
-                return max(track.confirmed, played)
-        return track.confirmed
+                return max(track.heard, played)
+        return track.heard
+
+    def goes_on(self, reply: Reply, heard: int) -> int | None:
+        """From which sample a reply goes on that was silenced when the first `heard` were heard: from the
+        beginning of the word that was being said, from there if none was. None without alignments.
+
+        The voice may have told the words only as far as they were spoken. What comes after the last of
+        them may be the beginning of another, and is said again.
+        """
+        stretch = self._stretch(reply, heard)
+        if stretch is None or heard >= stretch.end:
+            return heard
+        if not stretch.words:
+            return None
+        into = heard - stretch.start
+        following = next((word for word in stretch.words if word.end * self.rate > into), None)
+        if following is None:
+            told = heard if stretch.closed else stretch.start + round(stretch.words[-1].end * self.rate)
+            return min(heard, told)
+        return min(heard, stretch.start + max(0, round(following.start * self.rate)))
+
+    def begins(self, reply: Reply, samples: int) -> int:
+        """Where the stretch begins that holds the sample after the first `samples`."""
+        stretch = self._stretch(reply, samples)
+        return stretch.start if stretch is not None else 0
+
+    def protected(self, reply: Reply, samples: int, soon: int) -> tuple[int, bool] | None:
+        """Where what may not be interrupted ends, and whether that is certain, when it holds the sample after
+        the first `samples` or one of the `soon` after that; None when it does not."""
+        track = self._tracks.get(reply)
+        if track is None or not track.protected:
+            return None
+        found: Stretch | None = None
+        for stretch in track.stretches:
+            if found is None:
+                if stretch.protected and stretch.start <= samples + soon:
+                    ahead = stretch.end > samples or not stretch.closed
+                    found = stretch if ahead else None
+            elif stretch.protected:
+                found = stretch
+            else:
+                break
+        return (found.end, found.closed) if found is not None else None
 
     def when(self, reply: Reply, samples: int) -> float | None:
         """When the first `samples` have played, by our clock; None when they were not all sent."""
@@ -168,6 +232,11 @@ class Ledger:
         track = self._tracks.get(reply)
         return [s.start for s in track.stretches if s.start > after] if track is not None else []
 
+    def ended(self, reply: Reply) -> bool:
+        """Whether all of `reply` has been queued."""
+        track = self._tracks.get(reply)
+        return track is not None and track.ended
+
     def given(self, reply: Reply) -> int:
         """Samples of `reply` that were given to the line so far."""
         track = self._tracks.get(reply)
@@ -181,6 +250,13 @@ class Ledger:
     def forget(self, reply: Reply) -> None:
         """Drops a reply that is over."""
         self._tracks.pop(reply, None)
+
+    def _stretch(self, reply: Reply, samples: int) -> Stretch | None:
+        """The stretch that holds the sample after the first `samples`, else the last one."""
+        track = self._tracks.get(reply)
+        if track is None or not track.stretches:
+            return None
+        return next((s for s in track.stretches if s.end > samples), track.stretches[-1])
 
     def _expected(self, stretch: Stretch) -> int:
         """The stretch's length in samples; a guess from its text while audio is still to come."""

@@ -11,14 +11,15 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from voiceflow.engine.buffers import Depth, Policy, Relief
-from voiceflow.engine.mouth import HeardText
+from voiceflow.engine.mouth import HeardText, Progress
 from voiceflow.engine.processor import Processor, on
 from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.engine.routes import AGENT
 from voiceflow.errors import BufferOverflowError
-from voiceflow.frames import AudioOut, Cleared, Heard, ReplyEnd, Sent
+from voiceflow.frames import AudioOut, CallEnd, Cleared, Heard, ReplyEnd, Sent
 from voiceflow.line.ledger import Ledger
 from voiceflow.line.pacing import Pacer
+from voiceflow.line.quiet import pause
 from voiceflow.line.stream import Line
 
 QUEUE_MARK_SECONDS = 30.0
@@ -27,6 +28,12 @@ QUEUE_BOUND_SECONDS = 600.0
 """Queued audio above which the call ends: ten minutes, what the carrier itself would buffer."""
 MARK_GRACE = 2.0
 """Seconds after which a mark that should have come back is given up, and our own clock believed."""
+BACK = 1.0
+"""Seconds that a held reply goes back at most when the voice told no words: about three of them."""
+QUESTION = 2.0
+"""Seconds after a question in which it may be answered: people take 0.2 to 1."""
+STALLED = 2.0
+"""Seconds after which a protected stretch is over whose audio stopped coming."""
 MARKS_BOUND = 1024
 """Marks on their way. More means that the carrier does not send them back; the oldest are forgotten."""
 
@@ -107,7 +114,7 @@ class LineSink(Processor):
         samples = len(frame.audio) // self.line.format.sample_bytes
         if frame.text and self.ledger.total(reply):
             out.edges.append(self.ledger.total(reply))
-        self.ledger.add(reply, samples, frame.text, frame.words)
+        self.ledger.add(reply, samples, frame.text, frame.words, frame.protected)
         out.audio += frame.audio
         waiting = self._waiting_seconds()
         self._peak = max(self._peak, waiting)
@@ -128,6 +135,11 @@ class LineSink(Processor):
         self.ledger.end(reply)
         self._play()
 
+    @on(CallEnd)
+    def over(self, frame: CallEnd) -> None:
+        """What is still buffered will not be heard: for whoever follows Sent and Cleared."""
+        self.push(Cleared(self._cut_at()))
+
     # -- what the engine asks of a Mouth
 
     def drop(self, reply: Reply) -> None:
@@ -136,11 +148,7 @@ class LineSink(Processor):
         self._relief.wake()
 
     def freeze(self, reply: Reply) -> HeardText:
-        """When we cut it off, our clock is right: the `clear` takes the same way as the audio did. When the
-        caller hung up, he heard nothing of what was on its way to him then, nor while the news came here."""
-        link = self.line.link
-        gone = self.line.stopped or (link is not None and not link.is_open)
-        return self.ledger.heard(reply, self._now() - (self.round_trip if gone else 0.0))
+        return self.ledger.heard(reply, self._cut_at())
 
     def clear(self, reply: Reply) -> None:
         if self.ledger.began(reply):
@@ -148,22 +156,62 @@ class LineSink(Processor):
         self.ledger.forget(reply)
 
     def hold(self, reply: Reply) -> None:
+        """It goes on from the word that is being said, or, when the voice told no words, from a pause in the
+        last second: repeated are a word at most, or a second."""
         out = self._queued.get(reply)
         if out is None:
             return
         self._cancel_timer()
         self._discard(reply)
-        packet = self._packet_samples()
-        heard = self.ledger.position(reply, self._now()) // packet * packet
+        heard = self.ledger.position(reply, self._cut_at())
         if self.ledger.began(reply):
             self._clear_line()
-        self.ledger.rewind(reply, heard)
-        out.cursor = max(0, heard - out.forgotten) * self.line.format.sample_bytes
-        out.edges = deque(self.ledger.edges(reply, heard))
+        goes_on = self._goes_on(reply, out, heard)
+        self.ledger.rewind(reply, goes_on, heard)
+        out.cursor = (goes_on - out.forgotten) * self.line.format.sample_bytes
+        out.edges = deque(self.ledger.edges(reply, goes_on))
         out.begun = out.closing = False
 
     def release(self, reply: Reply) -> None:
         self._play()
+
+    def protected(self, reply: Reply) -> float | None:
+        now = self._now()
+        position = self.ledger.position(reply, now)
+        found = self.ledger.protected(reply, position, round(self.pacer.lead * self.pacer.rate))
+        if found is None:
+            return None
+        end, certain = found
+        ends = now + (end - position) / self.pacer.rate if end > position else min(now, self.pacer.free_at)
+        until = ends if certain else ends + STALLED
+        return until if until > now else None
+
+    def progress(self, reply: Reply) -> Progress:
+        rate, ledger = self.pacer.rate, self.ledger
+        position, total = ledger.position(reply, self._now()), ledger.total(reply)
+        heard = ledger.text(reply, position).text
+        before = ledger.text(reply, max(0, position - round(QUESTION * rate))).text
+        return Progress(
+            heard=position / rate,
+            left=(total - position) / rate if ledger.ended(reply) else None,
+            queued=total > 0,
+            begun=ledger.began(reply),
+            question="?" in heard[len(before) :],
+        )
+
+    # -- one stream after another
+
+    def line_gone(self) -> None:
+        """The stream is over before the call is: what the carrier had buffered is lost, and its marks."""
+        self.marks_cleared += len(self._marks)
+        self._marks.clear()
+        if (live := self._live()) is not None:
+            self.hold(live)
+
+    def line_back(self) -> None:
+        """Another stream has taken its place: it begins with what the caller has not heard."""
+        if (live := self._live()) is not None:
+            self.release(live)
 
     # -- marks
 
@@ -210,8 +258,15 @@ class LineSink(Processor):
     def _now(self) -> float:
         return self.call.loop.time()
 
-    def _packet_samples(self) -> int:
-        return self.line.codec.frame_bytes // self.line.format.sample_bytes
+    def _cut_at(self) -> float:
+        """When we cut off, our clock is right: the `clear` takes the same way as the audio did. When the
+        caller hung up, he heard nothing of what was on its way to him then, nor while the news came here."""
+        link = self.line.link
+        gone = self.line.stopped or link is None or not link.is_open
+        return self._now() - (self.round_trip if gone else 0.0)
+
+    def _live(self) -> Reply | None:
+        return next((r for r in self._queued if r.state is ReplyState.LIVE), None)
 
     def _waiting_seconds(self) -> float:
         waiting = sum(len(out.audio) - out.cursor for out in self._queued.values())
@@ -220,7 +275,7 @@ class LineSink(Processor):
     def _play(self) -> None:
         """Sends whatever of the live reply is due, and sets the timer for what comes next."""
         self._cancel_timer()
-        live = next((r for r in self._queued if r.state is ReplyState.LIVE), None)
+        live = self._live()
         if live is None or self.line.link is None:
             return
         out = self._queued[live]
@@ -254,7 +309,7 @@ class LineSink(Processor):
         self.line.send(self.line.codec.audio(piece), reply, fresh // width)
         begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun)
         self.ledger.sent(reply, fresh // width, begins)
-        self.push(Sent(piece, begins))
+        self.push(Sent(piece, begins, reply))
         out.cursor += fresh
         if not out.begun:
             out.begun = True
@@ -284,12 +339,27 @@ class LineSink(Processor):
             del self._marks[next(iter(self._marks))]
         self.line.send(self.line.codec.mark(name), reply)
 
+    def _goes_on(self, reply: Reply, out: _Outgoing, heard: int) -> int:
+        """From where a held reply goes on of which so much was heard. The last packet does not count: the
+        carrier plays whole ones, and our clock is not exact to that."""
+        width = self.line.format.sample_bytes
+        sure = max(0, heard - self.line.codec.frame_bytes // width)
+        goes_on = self.ledger.goes_on(reply, sure)
+        if goes_on is None:
+            first = max(self.ledger.begins(reply, sure), heard - round(BACK * self.pacer.rate), out.forgotten)
+            last = out.audio[(first - out.forgotten) * width : (sure - out.forgotten) * width]
+            goes_on = first + (pause(bytes(last), self.line.format) or 0)
+        return max(goes_on, out.forgotten)
+
     def _forget_heard(self, reply: Reply, out: _Outgoing, now: float) -> None:
-        """Drops audio that was heard, about every ten seconds."""
+        """Drops audio that was heard, about every ten seconds, but for what a hold goes back to."""
         width = self.line.format.sample_bytes
         if out.cursor > 10 * self.pacer.rate * width:
-            packet = self._packet_samples()  # a hold goes back to a whole packet
-            done = max(0, self.ledger.position(reply, now) // packet * packet - out.forgotten)
+            heard = self.ledger.position(reply, now)
+            kept = max(0, heard - round(BACK * self.pacer.rate))
+            word = self.ledger.goes_on(reply, kept)
+            kept = kept if word is None else min(kept, word)
+            done = min(max(0, kept - out.forgotten), out.cursor // width)
             del out.audio[: done * width]
             out.cursor -= done * width
             out.forgotten += done
@@ -341,6 +411,5 @@ class LineSink(Processor):
         self._line_is_clear()
 
     def _line_is_clear(self) -> None:
-        now = self._now()
-        self.pacer.cleared(now)
-        self.push(Cleared(now))
+        self.pacer.cleared(self._now())
+        self.push(Cleared(self._cut_at()))

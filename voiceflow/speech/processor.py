@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from voiceflow.engine.processor import Processor, on
-from voiceflow.engine.reply import Reply
+from voiceflow.engine.reply import Reply, ReplyState
 from voiceflow.errors import BufferOverflowError, LinkError, LinkRefused, VoiceflowError
 from voiceflow.frames import AudioFormat, AudioOut, Interrupt, ReplyEnd, Sentence
 from voiceflow.line.link import Link
@@ -30,6 +30,7 @@ from voiceflow.speech.connections import DIAL_TIMEOUT, Connections, pool
 from voiceflow.speech.outlet import Outlet
 from voiceflow.speech.protocol import Audio, Finished, Ignored, Item, SpeechProtocol, Trouble
 from voiceflow.speech.utterance import Utterance, pieces_of
+from voiceflow.speech.waste import Waste
 from voiceflow.vendor import TEMPORARY, Key, explained
 
 AUDIO_TIMEOUT = 3.0
@@ -76,6 +77,7 @@ class TextToSpeech(Processor, ABC):
             ("characters", "cut", "reconnects", "late_ms", "ignored", "pool_hits", "pool_misses", "saved_ms"),
             0.0,
         )
+        self._waste = Waste(self.counted)
         self._format = AudioFormat()
         self._utterances: dict[Reply, Utterance] = {}
         self._by_key: dict[str, Utterance] = {}
@@ -127,6 +129,8 @@ class TextToSpeech(Processor, ABC):
             self._connecting.cancel()
         for utterance in self._utterances.values():
             utterance.outlet.stop()
+            self._waste.cut(utterance, self._format.rate)
+        self._waste.close(self._format.rate)
         self._lines.close()
 
     def figures(self) -> Mapping[str, float]:
@@ -143,6 +147,7 @@ class TextToSpeech(Processor, ABC):
         if not self._owed(utterance):
             utterance.heard(self._now())
         utterance.pieces.extend(pieces)
+        utterance.protected.extend([frame.protected] * len(pieces))
         if len(utterance.pieces) > PIECES_BOUND:
             self.fail(BufferOverflowError("a reply's text", PIECES_BOUND, "the model never ends"))
             return
@@ -163,6 +168,8 @@ class TextToSpeech(Processor, ABC):
         utterance = self._utterances.get(frame.dead)
         if utterance is not None:
             self._cancel(utterance)
+        else:
+            self._waste.dropped(frame.dead, self._format.rate)
 
     # -- utterances
 
@@ -190,6 +197,7 @@ class TextToSpeech(Processor, ABC):
                 utterance.owed_at = now
             utterance.said += 1
             self.counted["characters"] += len(text)
+            utterance.characters += len(text)
             self._do(connection, connection.protocol.speak(key, text, now))
             if utterance.connection is not connection:
                 return  # it was lost by that
@@ -209,10 +217,12 @@ class TextToSpeech(Processor, ABC):
 
     def _over(self, utterance: Utterance) -> None:
         self._forget(utterance)
+        self._waste.spoken(utterance)
         self.push(ReplyEnd(reply=utterance.reply))
 
     def _cancel(self, utterance: Utterance) -> None:
         self.counted["cut"] += 1
+        self._waste.cut(utterance, self._format.rate)
         self._forget(utterance)
         utterance.outlet.stop()
         if (connection := utterance.connection) is not None:
@@ -388,6 +398,8 @@ class TextToSpeech(Processor, ABC):
         connection = utterance.connection
         if not self._owed(utterance):
             return
+        if utterance.reply.state is ReplyState.DRAFT:  # nobody waits for it yet
+            utterance.heard(now)
         if not utterance.outlet.samples and now - utterance.silent_at > PATIENCE:
             times = f", {utterance.tries} times in" if utterance.tries else " for"
             self.fail(LinkError(f"{self.vendor} could not speak{times} {PATIENCE:g} s: {self._why}"))

@@ -51,6 +51,8 @@ class Utterance:
     reply: Reply
     outlet: Outlet
     pieces: list[str] = field(default_factory=list)
+    protected: list[bool] = field(default_factory=list)
+    """Whether each piece may not be interrupted."""
     ended: bool = False
     """There will be no more pieces."""
 
@@ -71,6 +73,11 @@ class Utterance:
     """Samples still to be left out."""
     part: bytes = b""
     """The first half of a sample whose second half comes with the next message."""
+
+    characters: int = 0
+    """Of text that some connection was given."""
+    received: int = 0
+    """Samples that came, without those that were left out."""
 
     missed: int = -1
     """The piece that its last connection finished before."""
@@ -95,7 +102,9 @@ class Utterance:
         if done > self.until:
             self.first, self.skip = done, 0
         else:
-            self.pieces[self.piece : self.until + 1] = [" ".join(self.pieces[self.piece : self.until + 1])]
+            stretch = slice(self.piece, self.until + 1)
+            self.pieces[stretch] = [" ".join(self.pieces[stretch])]
+            self.protected[stretch] = [any(self.protected[stretch])]
             self.first, self.until, self.skip = self.piece, self.piece, self.samples
         self.said = self.first
 
@@ -116,15 +125,17 @@ class Utterance:
             if not data:
                 return 0.0
             words = tuple(Word(w.text, w.start - gone, w.end - gone) for w in words if w.end > gone)
-        text = ""
+        text, protected = "", False
         if until > self.until:
             text = " ".join(self.pieces[self.until + 1 : until + 1])
+            protected = any(self.protected[self.until + 1 : until + 1])
             self.piece, self.until, self.samples = piece, until, 0
         if not (data or text or words):
             return 0.0
         samples = len(data) // width
         self.samples += samples
-        self.outlet.add(AudioOut(data, text, words, reply=self.reply), samples)
+        self.received += samples
+        self.outlet.add(AudioOut(data, text, words, protected, reply=self.reply), samples)
         return samples / rate
 
     def ahead(self, rate: int) -> float:
