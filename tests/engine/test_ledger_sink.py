@@ -272,6 +272,20 @@ def test_underruns_are_counted_with_their_length() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("packet_too_little", [0, 40])
+def test_silence_between_two_sentences_is_a_pause_and_no_underrun(packet_too_little: int) -> None:
+    async def main() -> None:
+        async with phone() as p:
+            reply = p.answer()
+            p.speak(reply, SECOND[packet_too_little:], "One moment.")
+            await asyncio.sleep(1.5)
+            p.speak(reply, SECOND, "Here it is.", end=True)
+            await asyncio.sleep(3)
+            assert p.sink.pacer.underruns == 0
+
+    run(main())
+
+
 # -- the end of a reply, and its marks
 
 

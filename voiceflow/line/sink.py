@@ -72,7 +72,7 @@ class LineSink(Processor):
 
     `lead` and `chunk`, in seconds, say how much audio the carrier is given ahead of time and in which
     pieces; both are rounded to whole packets of the line (20 ms on the phone). Drafts wait here until
-    they are confirmed. Underruns - the carrier's buffer ran dry inside a reply - are counted.
+    they are confirmed. Underruns - the carrier's buffer ran dry inside a sentence - are counted.
     """
 
     needs = (AudioOut,)
@@ -307,7 +307,10 @@ class LineSink(Processor):
             return False
         fresh = min(len(piece), len(out.audio) - out.cursor)
         self.line.send(self.line.codec.audio(piece), reply, fresh // width)
-        begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun)
+        # Silence before a new sentence is a pause: a tool ran, the model thought. Inside one it is a gap.
+        sent = out.forgotten + out.cursor // width
+        anew = bool(out.edges) and out.edges[0] - sent < packet // width
+        begins = self.pacer.sent(len(piece) // width, now, goes_on=out.begun and not anew)
         self.ledger.sent(reply, fresh // width, begins)
         self.push(Sent(piece, begins, reply))
         out.cursor += fresh
