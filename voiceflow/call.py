@@ -71,7 +71,9 @@ class Call:
         self.caller = caller
         self.called = called
         self.carrier_call = ""
-        """The carrier's own name for it (Twilio's CallSid), once the line is open."""
+        """The carrier's own name for it (Twilio's CallSid), once it is announced."""
+        self.carrier: object = None
+        """What the carrier's side of the server knows of this call, for that carrier's own tools."""
         self.parameters: Mapping[str, str] = dict(parameters or {})
         self.state: dict[str, Any] = {}
         self.history = History()
@@ -138,6 +140,8 @@ class Call:
         granted = await self.turns.take_floor()
         assert granted is not None
         reply, outcome = granted
+        if not interruptible:
+            self.turns.protect(reply)
         pump.inject(Sentence(text, protected=not interruptible, reply=reply), -1)
         pump.inject(ReplyEnd(reply=reply), -1)
         return (await asyncio.shield(outcome)).text  # others may wait for the same outcome
@@ -318,6 +322,14 @@ class Call:
             await self._close(reason)
         return CallResult(self.id, reason, self.fault, loop.time() - began, self._normal, self.figures())
 
+    async def follow(self, codec: Codec, link: Link, started: LineStarted) -> None:
+        """Goes on over another stream of the same call, which `line.expect` was told of. Returns when that
+        one is over too. LineError when the call expects none (any more)."""
+        over = self.line.replace(codec, link, started)
+        if (before := self.line.link) is not None:  # it came before the first had stopped
+            self.spawn(before.close(), name="close the stream before")
+        await asyncio.shield(over)
+
     async def abandon(self, reason: str) -> None:
         """Closes a call whose stream never came."""
         if self.phase in (Phase.STARTING, Phase.LIVE):
@@ -337,7 +349,13 @@ class Call:
     def figures(self) -> dict[str, float]:
         """What is worth counting, at this moment."""
         turn = self._keeper.state.turn if self._keeper is not None else 0
-        return {"turns": turn, "interrupts": self.interrupts, **figures_of(self._pump, self._pipeline)}
+        drafts = self._watch.figures() if self._watch is not None else {}
+        return {
+            "turns": turn,
+            "interrupts": self.interrupts,
+            **drafts,
+            **figures_of(self._pump, self._pipeline),
+        }
 
     # -- inside
 
@@ -363,14 +381,37 @@ class Call:
         self._fail(None, "start", error)
 
     async def _read(self, source: LineSource) -> None:
+        """Reads the line, stream after stream, and ends the call with the last one."""
         sink = self._pipeline.sink if self._pipeline is not None else None
-        try:
-            self.end(await source.read(sink))
-        except LinkError as error:
-            self._line_failed(error)
-        except LineError as error:
-            self.log.warning(f"line: {error}")
-            self.end(f"the line broke its protocol: {error}", normal=False)
+        while True:
+            normal = True
+            try:
+                reason = await source.read(sink)
+            except LinkError as error:
+                reason, normal = f"the line was lost: {error}", False
+            except LineError as error:
+                self.log.warning(f"line: {error}")
+                self.end(f"the line broke its protocol: {error}", normal=False)
+                return
+            if not self.line.expecting:
+                break
+            self.trace.note("line", "the carrier took the stream away")
+            self.line.leave()
+            if sink is not None:
+                sink.line_gone()
+            try:
+                if not await self.line.next():
+                    break
+            except LineError as error:
+                reason, normal = str(error), False
+                break
+            self.trace.note("line", "the call goes on over another stream")
+            if sink is not None:
+                sink.line_back()
+        if normal:
+            self.end(reason)
+        else:
+            self._line_lost(reason)
 
     async def _run_hook(self, hook: Hook) -> None:
         result = hook(self)
@@ -378,9 +419,12 @@ class Call:
             await result
 
     def _line_failed(self, error: Exception) -> None:
+        self._line_lost(f"the line was lost: {error}")
+
+    def _line_lost(self, reason: str) -> None:
         if self._over is not None and not self._over.done():  # reader and writer both notice: told once
-            self.log.warning(f"the line was lost: {error}")
-        self.end(f"the line was lost: {error}", normal=False)
+            self.log.warning(reason)
+        self.end(reason, normal=False)
 
     def _owner(self, index: int) -> str:
         """Who stands at this position of the chain; -1 is the program (`call.say`)."""
@@ -424,17 +468,14 @@ class Call:
             self._starting.cancel()
             await asyncio.wait([self._starting], timeout=CLOSING_LIMIT)
         # The line first: a caller whose call broke is owed the fallback now, not after every stop().
-        closing_line = None
-        if self.line.link is not None:
-            closing = self._bounded(self.line.link.close(), "closing the line")
-            closing_line = self.loop.create_task(closing, name="close line")
+        closing = self._bounded(self.line.close(), "closing the line")
+        closing_line = self.loop.create_task(closing, name="close line")
         pump.inject(CallEnd(reason), -1)
         await self._bounded(pump.finish_control(), "the handlers of CallEnd")
         for processor, task in pump.close():
             self._tasks.adopt(task, f"{processor.name} handler")
         await asyncio.gather(*(self._stop_one(processor) for processor in pipeline.chain))
-        if closing_line is not None:
-            await closing_line
+        await closing_line
         for name in await self._tasks.end(CLOSING_LIMIT):
             self.log.warning(f"{name} did not end within {CLOSING_LIMIT:g} s after it was cancelled")
         self.trace.close()

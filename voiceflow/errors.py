@@ -12,6 +12,7 @@
     ├── LineError               the carrier's side broke its protocol
     ├── AudioFileError          a recording that cannot be read (voiceflow.audio)
     ├── Refused, NotAdmitted    a call or a stream that the server does not take (voiceflow.server)
+    ├── WebhookRejected         a request that is no webhook of ours (voiceflow.webhook)
     └── Deadlock, Livelock, Leak, NotConforming    what a test found (voiceflow.testing)
 
 Messages say what happened and what to do next. They never contain keys or tokens.

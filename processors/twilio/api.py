@@ -40,6 +40,39 @@ ENDED = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 """Call statuses after which nothing comes."""
 
 
+# -- who asks --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Credentials:
+    """The account, and the user name and password of HTTP: its own token, or an API key and its secret."""
+
+    account: Key
+    user: Key
+    password: Key
+
+    @classmethod
+    def of(
+        cls,
+        account_sid: str | None = None,
+        auth_token: str | None = None,
+        api_key: str | None = None,
+        api_secret: str | None = None,
+    ) -> Credentials:
+        """Those that were given; what was not comes from the environment, and may be missing there. An API
+        key stands in for a token of the environment."""
+        account = Key.of("TWILIO_ACCOUNT_SID", account_sid, ACCOUNT)
+        token = Key.of("TWILIO_AUTH_TOKEN", auth_token, ACCOUNT)
+        key = Key.of("TWILIO_API_KEY", "" if auth_token else api_key, KEYS)
+        secret = Key.of("TWILIO_API_SECRET", api_secret, KEYS)
+        return cls(account, key, secret) if key else cls(account, account, token)
+
+    @property
+    def needed(self) -> tuple[Key, ...]:
+        """What nothing works without."""
+        return self.account, self.password
+
+
 # -- what is asked, and what comes back ------------------------------------------------------------------
 
 

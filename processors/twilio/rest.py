@@ -15,7 +15,7 @@ from yarl import URL
 
 from processors.twilio.api import (
     ACCOUNT,
-    KEYS,
+    Credentials,
     Options,
     PhoneNumber,
     PlacedCall,
@@ -35,7 +35,7 @@ from processors.twilio.api import (
 )
 from voiceflow.errors import DeclarationError, LinkError
 from voiceflow.line.proxies import proxy_for
-from voiceflow.vendor import TEMPORARY, Key, MissingKeys
+from voiceflow.vendor import TEMPORARY, MissingKeys
 
 TIMEOUT = 10.0
 """Seconds one request may take, from the name's look-up to the last byte."""
@@ -72,13 +72,11 @@ class TwilioRest:
         base_url: str | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._account = Key.of("TWILIO_ACCOUNT_SID", account_sid, ACCOUNT)
-        token = Key.of("TWILIO_AUTH_TOKEN", auth_token, ACCOUNT)
-        key = Key.of("TWILIO_API_KEY", "" if auth_token else api_key, KEYS)
-        secret = Key.of("TWILIO_API_SECRET", api_secret, KEYS)
-        self._user, self._password = (key, secret) if key else (self._account, token)
-        if missing := [each for each in (self._account, self._password) if not each]:
+        credentials = Credentials.of(account_sid, auth_token, api_key, api_secret)
+        if missing := [each for each in credentials.needed if not each]:
             raise MissingKeys(missing)
+        self._account, self._user = credentials.account, credentials.user
+        self._password = credentials.password
         if not self._account.value.startswith("AC"):
             raise DeclarationError(f"TWILIO_ACCOUNT_SID begins with AC: see {ACCOUNT}")
         self._base = address(base_url)

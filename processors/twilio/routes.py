@@ -1,7 +1,7 @@
 """Twilio's side of the server: the webhook, the media WebSocket, and what the caller hears afterwards.
 
     POST /twilio/voice          a call came in → TwiML that connects it to the stream below
-    GET  /twilio/ws/TOKEN       the media stream of one call
+    GET  /twilio/ws/TOKEN       the media stream of one call, or the next one of a live call
     POST /twilio/after/TOKEN    the stream is over and the caller still there → hang up, or the fallback
 
 Every request is checked against X-Twilio-Signature when an auth token is configured, the upgrade to a
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from urllib.parse import parse_qsl
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import web
@@ -20,6 +22,7 @@ from loguru import logger
 
 from processors.twilio import twiml
 from processors.twilio.codec import TwilioCodec
+from processors.twilio.live import LiveCall
 from processors.twilio.signature import SETTINGS_HEADER, SIGNATURE_HEADER, valid
 from voiceflow.errors import VoiceflowError
 from voiceflow.line.websocket import WebSocketLink
@@ -43,6 +46,7 @@ class TwilioRoutes:
     def __init__(self, server: Server, *, auth_token: str | None) -> None:
         self._server = server
         self._auth_token = auth_token or None
+        self._live: WeakValueDictionary[str, LiveCall] = WeakValueDictionary()  # as long as their calls
         number = server.settings.fallback_number
         try:
             self._broken = twiml.dial(number) if number else twiml.say_and_hangup(server.settings.fallback)
@@ -62,21 +66,22 @@ class TwilioRoutes:
         carrier_call = form.get("CallSid", "")
         if not carrier_call:
             raise _refusal(web.HTTPBadRequest, VOICE, "it names no CallSid")
-        base = self._base(request)
+        live = LiveCall(self._server, partial(_addresses, self._base(request)))
         try:
-            token = self._server.offer(
+            live.token = self._server.offer(
                 TwilioCodec(),
                 carrier_call=carrier_call,
                 caller=form.get("From", ""),
                 called=form.get("To", ""),
                 parameters={},
+                carrier=live,
             )
         except Refused as refused:
             logger.warning(f"call refused: {refused}")
             broken = refused.spoken == self._server.settings.fallback
             return _twiml(self._broken if broken else twiml.say_and_hangup(refused.spoken))
-        stream = f"ws{base.removeprefix('http')}{STREAM}{token}"
-        return _twiml(twiml.connect_stream(stream, f"{base}{AFTER}{token}", {}))
+        self._live[carrier_call] = live
+        return _twiml(twiml.connect_stream(*live.addresses(live.token), {}))
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The media stream of one call."""
@@ -94,13 +99,18 @@ class TwilioRoutes:
         except BaseException:
             self._server.give_up(promise, "its stream could not be opened")
             raise
-        await self._server.serve(promise, WebSocketLink(socket, request.transport))
+        link = WebSocketLink(socket, request.transport)
+        await (self._server.follow(promise, link) if promise.next else self._server.serve(promise, link))
         return socket
 
     async def after(self, request: web.Request) -> web.Response:
         """The stream is over and the caller is still there."""
         form = await self._form(request)
-        result = self._server.outcome(request.match_info["token"], form.get("CallSid", ""))
+        token, carrier_call = request.match_info["token"], form.get("CallSid", "")
+        result = self._server.outcome(token, carrier_call)
+        live = self._live.get(carrier_call)
+        if live is not None and (document := live.then(token)) is not None:
+            return _twiml(document)  # it was redirected, after which Twilio should not have asked
         if result is not None and result.normal:
             return _twiml(twiml.hangup())
         logger.warning(
@@ -151,6 +161,11 @@ class TwilioRoutes:
 
     def _url(self, request: web.Request) -> str:
         return self._base(request) + request.raw_path
+
+
+def _addresses(base: str, token: str) -> tuple[str, str]:
+    """The URLs of a stream and of its `action`."""
+    return f"ws{base.removeprefix('http')}{STREAM}{token}", f"{base}{AFTER}{token}"
 
 
 def _refusal(kind: type[web.HTTPException], path: str, reason: str, hint: str = "") -> web.HTTPException:

@@ -337,7 +337,7 @@ def test_a_second_ctrl_c_leaves_at_once(write):
 
 def test_the_program_in_the_docs(monkeypatch, capsys):
     page = (ROOT / "docs/phone.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
 
     async def main() -> None:
         async with carrier(answers=None) as (twilio, url):

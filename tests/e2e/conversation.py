@@ -62,6 +62,11 @@ class Phone:
         _, end = self.handset.speak(spelled.spell(text))
         await self.until(lambda: self.handset.position >= end, "the caller has spoken")
 
+    def press(self, keys: str, gap: float = 0.2) -> None:
+        """Begins to press keys now, one every `gap` seconds."""
+        for number, key in enumerate(keys):
+            self.handset.press(key, self.handset.position + int(number * gap * spelled.RATE))
+
     # -- hearing
 
     def played(self) -> bytes:

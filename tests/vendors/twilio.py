@@ -21,7 +21,7 @@ import re
 import secrets
 from base64 import b64decode
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, Literal
@@ -108,6 +108,7 @@ class FakeTwilio:
         self.requests: deque[Asked] = deque(maxlen=MOST_KEPT)
         self.callbacks: deque[Callback] = deque(maxlen=MOST_KEPT)
         self._calls: dict[str, PlacedCall] = {}
+        self._incoming: dict[str, PlacedCall] = {}  # as many as the test makes
         self._documents: deque[tuple[str, str]] = deque(maxlen=MOST_KEPT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -124,13 +125,18 @@ class FakeTwilio:
                 await self._news.wait()
 
     def caller(self, number: str, **options: Any) -> SimulatedCaller:
-        """Somebody who calls one of the numbers: asks what its voice_url is now. LookupError."""
+        """Somebody who calls one of the numbers: asks what its voice_url is now. Their call can be redirected
+        and hung up like one that was placed, though it is not among `calls`. LookupError."""
         asked = {each["phone_number"]: each["voice_url"] for each in self.numbers.values()}
         if not asked.get(number):
             raise LookupError(f"{number} asks nobody")
         url, public = self.found(asked[number])
-        options = {"auth_token": self.auth_token, "public_url": public, "called": number, **options}
-        return SimulatedCaller(url, **options)
+        known = {"auth_token": self.auth_token, "account_sid": self.account_sid, "public_url": public}
+        phone = SimulatedCaller(url, **{**known, "called": number, **options})
+        call = PlacedCall(phone.call_sid, [("To", number)], self.outcome, phone=phone)
+        call.change("in-progress")
+        self._incoming[call.sid] = call
+        return phone
 
     async def close(self) -> None:
         """Cuts the calls that are still on."""
@@ -206,10 +212,7 @@ class FakeTwilio:
         while len(self._calls) >= MOST_KEPT:
             del self._calls[next(sid for sid, each in self._calls.items() if each.over)]
         self._calls[call.sid] = call
-        progress = Progress(self, call).run()
-        task = asyncio.get_running_loop().create_task(progress, name=f"FakeTwilio {call.sid}")
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        self._start(Progress(self, call).run(), call.sid)
         return 201, self._shown(call)
 
     def _show(self, request: web.Request, form: Form) -> tuple[int, dict[str, Any]]:
@@ -234,7 +237,13 @@ class FakeTwilio:
         if ends or redirected:
             if call.orders.full():
                 raise TOO_MANY
-            call.orders.put_nowait("" if ends else url or self._publish(request, twiml))
+            document = "" if ends else url or self._publish(request, twiml)
+            if call.phone is None:
+                call.orders.put_nowait(document)
+            elif document:
+                call.phone.redirect(document)
+            else:
+                self._start(call.phone.hang_up(), call.sid)
         call.updates.append(given)
         return 200, self._shown(call)
 
@@ -260,9 +269,12 @@ class FakeTwilio:
         return 200, number
 
     def _find(self, request: web.Request) -> PlacedCall:
-        call = self._calls.get(request.match_info["sid"])
+        sid = request.match_info["sid"]
+        call = self._calls.get(sid) or self._incoming.get(sid)
         if call is None:
             raise _not_found(request)
+        if call.phone is not None and call.phone.over and not call.over:
+            call.change("completed")
         return call
 
     def _shown(self, call: PlacedCall) -> dict[str, Any]:
@@ -313,6 +325,11 @@ class FakeTwilio:
         """Wakes whoever waits in `until`."""
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+    def _start(self, work: Coroutine[Any, Any, None], sid: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"FakeTwilio {sid}")
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

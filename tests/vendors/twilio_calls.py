@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal
 
+from processors.twilio.simulated.caller import SimulatedCaller
 from processors.twilio.simulated.report import CallReport
 
 MOST_ORDERS = 10
@@ -61,7 +62,9 @@ class PlacedCall:
     """Each status with its time."""
     updates: list[dict[str, str]] = field(default_factory=list)
     reports: list[CallReport] = field(default_factory=list)
-    """What happened on the line: one for each simulated caller, a new one after a redirect."""
+    """What happened on the line: one, when whoever picks up is simulated."""
+    phone: SimulatedCaller | None = None
+    """Somebody who has called one of the numbers, and follows orders themselves."""
     error: str = ""
     """Why the line could not be followed to its end: no TwiML, a stream that was refused."""
     orders: asyncio.Queue[str] = field(default_factory=lambda: asyncio.Queue(MOST_ORDERS))

@@ -72,15 +72,14 @@ class Progress:
         answers = self._twilio.answers
         speeches = answers(self._call) if callable(answers) else answers
         document = self._call.document
+        if speeches is not None:
+            await self._pick_up(document, speeches)
+            return
         while document:
-            if speeches is None:
-                document = await self._call.ordered(self._call.outcome.lasts) or ""
-            else:
-                document = await self._pick_up(document, speeches)
-                speeches = ()  # after a redirect they have said it all
+            document = await self._call.ordered(self._call.outcome.lasts) or ""
 
-    async def _pick_up(self, document: str, speeches: Sequence[Speech]) -> str:
-        """A simulated caller on the line, until they or an order end it. What to go on with."""
+    async def _pick_up(self, document: str, speeches: Sequence[Speech]) -> None:
+        """A simulated caller on the line, until they or an order end it."""
         call, twilio = self._call, self._twilio
         url, public = twilio.found(document)
         options: dict[str, Any] = {
@@ -96,16 +95,15 @@ class Progress:
         phone = SimulatedCaller(url, speeches=speeches, **{**options, **twilio.line})
         call.reports.append(phone.report)
         talk = asyncio.create_task(phone.run())
-        order = asyncio.create_task(call.orders.get())
+        follow = asyncio.create_task(_orders(call, phone))
         try:
-            await asyncio.wait({talk, order}, return_when=asyncio.FIRST_COMPLETED)
-            return order.result() if order.done() else ""
+            await asyncio.wait({talk, follow}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            order.cancel()
+            follow.cancel()
             await phone.hang_up()
             await asyncio.wait({talk}, timeout=LEAVING)
             talk.cancel()
-            await asyncio.wait({talk, order})
+            await asyncio.wait({talk, follow})
             if not talk.cancelled() and (error := talk.exception()) is not None:
                 if not isinstance(error, LinkError):
                     raise error
@@ -152,3 +150,9 @@ class Progress:
                 return response.status
         except (TimeoutError, aiohttp.ClientError, OSError):
             return 0
+
+
+async def _orders(call: PlacedCall, phone: SimulatedCaller) -> None:
+    """Has the call follow other TwiML whenever that is ordered; returns when it is to be hung up."""
+    while url := await call.orders.get():
+        phone.redirect(url)

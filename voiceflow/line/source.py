@@ -32,8 +32,8 @@ CLOCK_JUMP_MS = 100
 class LineSource(Processor):
     """Reads the line: AudioIn for every packet, Dtmf for every key; marks go to the sink's ledger.
 
-    `at` of AudioIn counts samples since the stream began. It follows the samples that came, and jumps
-    ahead with the carrier's own clock where packets were lost.
+    `at` of AudioIn counts samples since the first stream began. It follows the samples that came, and jumps
+    ahead with the carrier's own clock where packets were lost, and with ours from one stream to the next.
     """
 
     emits = (AudioIn, Dtmf)
@@ -43,11 +43,13 @@ class LineSource(Processor):
         self.position = 0
         """Samples of caller audio so far."""
         self.packets = 0
+        self._began = 0
+        """Samples before this stream: its carrier counts from 0."""
         self.faults: dict[str, int] = {}
         """Messages that were ignored, by kind."""
 
     async def read(self, sink: LineSink | None) -> str:
-        """Reads until the stream is over; returns why.
+        """Reads until the stream is over; returns why. Once more for a stream that follows it.
 
         Raises LineError when it breaks the protocol, LinkError when the connection is lost, or silent for
         SILENCE_LIMIT seconds: a carrier sends a packet every 20 ms, also when nobody speaks.
@@ -55,6 +57,10 @@ class LineSource(Processor):
         link = self.line.link
         assert link is not None, "read() runs after the line is open"
         loop = self.call.loop
+        if self.packets:
+            away = loop.time() - self.line.arrived[1]
+            self.position += max(0, round(away * self.line.format.rate))
+        self._began = self.position
         reader = asyncio.current_task(loop)
         watch: asyncio.TimerHandle | None = None
         messages = 0
@@ -90,8 +96,9 @@ class LineSource(Processor):
         match event:
             case LineAudio(audio, at_ms):
                 rate = self.line.format.rate
-                if at_ms is not None and at_ms - self.position * 1000 // rate > CLOCK_JUMP_MS:
-                    self.position = at_ms * rate // 1000
+                counted = (self.position - self._began) * 1000 // rate
+                if at_ms is not None and at_ms - counted > CLOCK_JUMP_MS:
+                    self.position = self._began + at_ms * rate // 1000
                 frame = AudioIn(audio, self.position, self.line.format)
                 self.position += frame.samples
                 self.packets += 1

@@ -5,6 +5,11 @@ It knows no carrier. A carrier (`processors/twilio/routes.py`) adds its routes a
     offer(codec, ...)      a call was announced: make its pipeline, start it   → a token, or Refused
     serve(promise, link)   its stream came: run the call to its end
     outcome(token, id)     what became of it, for what the caller hears next
+
+and two more if it replaces the stream of a live call, which goes on:
+
+    another(call, ...)     it will be asked to: let the stream go               → a token, or CallEnded
+    follow(promise, link)  the new stream came: hand it over to the call
 """
 
 from __future__ import annotations
@@ -20,10 +25,10 @@ from loguru import logger
 
 from voiceflow.call import Call
 from voiceflow.declaration.pipeline import Pipeline
-from voiceflow.errors import LineError, LinkError, VoiceflowError
+from voiceflow.errors import CallEnded, LineError, LinkError, VoiceflowError
 from voiceflow.line.codec import Codec, LineIgnored, LineRefused, LineStarted
 from voiceflow.line.link import Link
-from voiceflow.record import CallResult
+from voiceflow.record import CallResult, Phase
 from voiceflow.server.admission import Admission, NotAdmitted, Outcome, Promise
 from voiceflow.services import Services
 
@@ -103,12 +108,19 @@ class Server:
     # -- for a carrier's routes
 
     def offer(
-        self, codec: Codec, *, carrier_call: str, caller: str, called: str, parameters: Mapping[str, str]
+        self,
+        codec: Codec,
+        *,
+        carrier_call: str,
+        caller: str,
+        called: str,
+        parameters: Mapping[str, str],
+        carrier: object = None,
     ) -> str:
         """A call was announced: its pipeline is made and begins to start. Returns the stream's token.
 
-        Raises Refused, with what the caller is to hear, when draining, when full, and when the pipeline
-        file cannot make a pipeline for this call.
+        `carrier` becomes `call.carrier`, for tools of the carrier's own. Raises Refused, with what the caller
+        is to hear, when draining, when full, and when the pipeline file cannot make a pipeline for this call.
         """
         if self.draining:
             raise Refused(CLOSING, self.settings.closing)
@@ -128,6 +140,8 @@ class Server:
             limit=self.settings.call_limit,
             seed=self.settings.seed,
         )
+        call.carrier_call = carrier_call
+        call.carrier = carrier
         try:
             call.prepare(self.agent.make(call))
         except VoiceflowError as error:
@@ -142,7 +156,7 @@ class Server:
         call = promise.call
         self.calls[call] = asyncio.current_task()
         try:
-            started = await self._await_start(call, promise, link)
+            started = await self._await_start(promise, link)
         except (LineError, LinkError) as error:
             reason = f"its stream was refused: {error}"
             call.log.warning(f"stream refused: {error}")
@@ -161,8 +175,42 @@ class Server:
             self.finished(call, result)
         return result
 
+    def another(self, call: Call, codec: Codec, *, within: float) -> str:
+        """The carrier will be asked to replace the stream of this live call by another, read by `codec`.
+
+        Returns its token, good for `within` seconds: until then the end of the stream that the call has is
+        not the call's. CallEnded when that is over.
+        """
+        if call.phase is not Phase.LIVE or call not in self.calls:
+            raise CallEnded("the call is over")
+        token = self.admission.promise_next(call, codec, within)
+        call.line.expect(within + START_TIMEOUT)
+        return token
+
+    def no_other(self, call: Call) -> None:
+        """The carrier does not replace the stream: the call keeps the one it has, or ends with it."""
+        self.admission.take_back(call)
+        call.line.unexpect()
+
+    async def follow(self, promise: Promise, link: Link) -> None:
+        """Hands the open socket over to the call that waits for another stream; returns when the call has
+        left it. A stream that is refused ends the call: the carrier has given up the one before."""
+        call = promise.call
+        try:
+            await call.follow(promise.codec, link, await self._await_start(promise, link))
+        except (LineError, LinkError) as error:
+            call.log.warning(f"stream refused: {error}")
+            self.give_up(promise, f"its next stream was refused: {error}")
+            await link.close(1008, "refused")
+        except BaseException:
+            self.give_up(promise, "its next stream could not be opened")
+            raise
+
     def give_up(self, promise: Promise, reason: str) -> None:
-        """Closes the call behind a claimed promise whose stream failed to open. Does not wait."""
+        """Ends the call behind a claimed promise whose stream failed to open. Does not wait."""
+        if promise.next:
+            promise.call.end(reason, normal=False)
+            return
         self.admission.settle(promise, reason, normal=False)
         self._abandon(promise.call, reason)
 
@@ -242,7 +290,11 @@ class Server:
         if not self.calls:
             self._empty.set()
 
-    def _stream_never_came(self, call: Call) -> None:
+    def _stream_never_came(self, promise: Promise) -> None:
+        call = promise.call
+        if promise.next:
+            call.end("the carrier could not open its next stream", normal=False)
+            return
         call.log.warning("its stream never came: the call is given up")
         self._abandon(call, "its stream never came")
 
@@ -257,8 +309,9 @@ class Server:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _await_start(self, call: Call, promise: Promise, link: Link) -> LineStarted:
+    async def _await_start(self, promise: Promise, link: Link) -> LineStarted:
         """Reads until the stream says which call it is. LineError when it does not, or says another."""
+        call, codec = promise.call, promise.codec
         ignored: set[str] = set()
         try:
             async with asyncio.timeout(START_TIMEOUT):
@@ -266,7 +319,7 @@ class Server:
                     message = await link.receive()
                     if message is None:
                         raise LineError("it closed before it had started")
-                    for event in call.line.codec.parse(message):
+                    for event in codec.parse(message):
                         if isinstance(event, LineStarted):
                             if event.call != promise.carrier_call:
                                 raise LineError("it names another call than the webhook did")

@@ -1,7 +1,8 @@
 """What a processor is tried with: a short scene of a phone call, or the frames that its author gives.
 
     the caller   audio, a voice, the turn's frames, a key
-    the agent    Prompt, Token, Sentence, AudioOut, ReplyEnd, each followed by 20 ms of the caller's silence
+    the agent    Prompt, ToolStart, ToolEnd, Token, Sentence, AudioOut, ReplyEnd, each followed by 20 ms of
+                 the caller's silence
 
 Of the scene a processor gets what it handles or taps, in this order; own frame types are made from their
 annotations. Every round of a run gets fresh copies that belong to that round: their reply, the positions
@@ -34,12 +35,16 @@ from voiceflow.frames import (
     ReplyEnd,
     Sentence,
     Token,
+    ToolEnd,
+    ToolStart,
     Transcript,
     TurnEnd,
     TurnStart,
     VoiceStart,
     VoiceStop,
 )
+from voiceflow.tools.tool import Effect
+from voiceflow.tools.use import Requested, ToolUse, UseState
 
 Frames = Sequence[Frame] | Callable[[Reply], Sequence[Frame]]
 """Sample frames, or what makes them for a reply."""
@@ -77,6 +82,8 @@ def scene() -> list[Frame]:
     frames += [VoiceStop(voice + 10 * SAMPLES, voice + 15 * SAMPLES), *audio(SILENCE, 30)]
     frames += [Transcript(words, final=True), TurnEnd(1, words), Dtmf("5")]
     spoken: list[Frame] = [Prompt(words, (Message("user", words),))]
+    use = ToolUse(Requested("1", "look_up", "{}"), Effect.READ, state=UseState.DONE, result="Found.")
+    spoken += [ToolStart(use, Reply(0)), ToolEnd(use, Reply(0))]
     spoken += [Token(text) for text in ("Hello", " there.", " How", " are you?", " Bye")]
     spoken += [Sentence(text) for text in ("Hello there.", "How are you?", "Bye")]
     spoken += [Heard(Reply(0), "Hello there.")]
@@ -128,7 +135,7 @@ class Sample:
                     frame.decided_at += round_ * self._audio_samples
             elif isinstance(frame, TurnStart | DraftEnd | DraftResumed | TurnEnd):
                 frame.turn += round_ * self._turns
-            elif isinstance(frame, Heard):
+            elif isinstance(frame, Heard | ToolStart | ToolEnd):
                 frame.of = reply
             made.append(frame)
         return made

@@ -21,6 +21,9 @@ from voiceflow.frames import PHONE
 
 MOST_DOCUMENTS = 10
 """TwiML documents one call may go through before it counts as a circle."""
+KEYS = {"w": 0.5, "W": 1.0}
+KEY = 0.2
+"""Seconds that <Play digits> takes for a key, its pause included, and for the signs that only wait."""
 
 Tell = Callable[[Kind, float, str], None]
 
@@ -65,6 +68,8 @@ class TwilioCall:
         self._tell = tell
         self._line = line
         self._refused: LinkError | None = None
+        self._order: Step | None = None
+        self._ordered = asyncio.Event()
 
     @property
     def now(self) -> float:
@@ -92,11 +97,23 @@ class TwilioCall:
         if self._refused is not None:
             raise self._refused
 
+    def redirect(self, url: str) -> None:
+        """As the REST API does it: what is going on ends, a stream with its `stop`, and the TwiML at `url` is
+        followed instead. No `action` is asked."""
+        self._order = Step(url)
+        self._ordered.set()
+        if self.stream is not None:
+            self.stream.hang_up()
+
     async def _follow(self, first: Step) -> None:
         step, form = first, self._form
         for _ in range(MOST_DOCUMENTS):
             document = await self._web.twiml(step.method, step.url, form)
             following = await self._perform(document, step.url)
+            if self._order is not None and not self.left:
+                following, self._order = self._order, None
+                self._ordered.clear()
+                self._tell("redirected", self.now, "")
             if following is None:
                 return
             step, form = following, {**self._form, "CallStatus": "in-progress"}
@@ -105,28 +122,42 @@ class TwilioCall:
     async def _perform(self, document: Element, url: str) -> Step | None:
         """Follows one document. Where the call goes on, None when it is over."""
         for verb in document:
+            if self._order is not None:
+                return None
             text = "".join(verb.itertext()).strip()
             match verb.tag:
                 case "Say":
                     self._tell("said", self.now, text)
                 case "Pause":
-                    await asyncio.sleep(_seconds(verb.get("length", "1")) / self._line.speed)
+                    await self._pause(_seconds(verb.get("length", "1")))
+                case "Play" if (digits := verb.get("digits")) is not None:
+                    self._tell("digits heard", self.now, digits)
+                    await self._pause(sum(KEYS.get(key, KEY) for key in digits))
                 case "Redirect":
                     return Step(self._web.join(url, text), verb.get("method", "POST"))
                 case "Dial":
                     self._tell("dialled", self.now, text)
-                    return None  # from here on the caller talks to somebody else
+                    if self._line.dial_answered:
+                        return None  # from here on the caller talks to somebody else
                 case "Hangup" | "Reject":
                     return None
                 case "Connect" if (noun := verb.find("Stream")) is not None:
                     await self._connect(noun, url)
-                    if self.left:
+                    if self.left or self._order is not None:
                         return None
                     if (action := verb.get("action")) is not None:
                         return Step(self._web.join(url, action), verb.get("method", "POST"))
                 case _:
                     self._report.note(f"a verb that is not simulated: {verb.tag[:20]}")
         return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, unless the call is redirected."""
+        try:
+            async with asyncio.timeout(seconds / self._line.speed):
+                await self._ordered.wait()
+        except TimeoutError:
+            pass
 
     # -- <Connect><Stream> ---------------------------------------------------------------------------
 
@@ -174,6 +205,8 @@ class TwilioCall:
 
     async def _live(self, stream: MediaStream, noun: Element, base: str) -> None:
         self.stream = stream
+        if self._order is not None:  # it came while the socket was being opened
+            stream.hang_up()
         self._tell("stream started", stream.offset / PHONE.rate, stream.codec.stream)
         try:
             async with asyncio.TaskGroup() as group:

@@ -62,7 +62,8 @@ class SimulatedCaller:
     timeout         real seconds for each HTTP request and for the upgrade
     longest         seconds after which the call is broken off, whatever happens
     on_event        called with each event as it happens
-    speed, delay_out, delay_in, announce, media, start_overrides: see `stream.Line` beside this file
+    speed, delay_out, delay_in, announce, media, dial_answered, start_overrides: see `stream.Line` beside
+                    this file
 
     Raises LinkError when the webhook refuses, does not answer or answers with something that is no TwiML,
     and after a refused upgrade, once the TwiML behind it has been followed. `report` is complete then too.
@@ -94,6 +95,7 @@ class SimulatedCaller:
         delay_in: float = 0.0,
         announce: bool = True,
         media: bool = True,
+        dial_answered: bool = True,
         start_overrides: Mapping[str, Any] | None = None,
     ) -> None:
         self.call_sid = call_sid or "CA" + secrets.token_hex(16)
@@ -102,7 +104,7 @@ class SimulatedCaller:
         self._url = url
         self._linger, self._limit, self._longest = linger, limit, longest
         self._on_event = on_event
-        self._line = Line(speed, delay_out, delay_in, announce, media, start_overrides or {})
+        self._line = Line(speed, delay_out, delay_in, announce, media, dial_answered, start_overrides or {})
         self._handset = Handset()
         self._spoken = 0
         self._speeches, self._patience, self._listens = tuple(speeches), patience, listens
@@ -164,6 +166,11 @@ class SimulatedCaller:
             await self._finish()
         if error is None and self._task is not None and not self._task.cancelled():
             self._task.result()
+
+    def redirect(self, url: str) -> None:
+        """Has the call follow the TwiML at `url` from now on, as an order to the REST API does. A stream
+        that is open gets its `stop` first."""
+        self._call.redirect(url)
 
     async def hang_up(self) -> None:
         """Sends `stop`, closes the stream, and returns when the call is over. Harmless afterwards."""

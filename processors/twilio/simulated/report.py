@@ -25,6 +25,8 @@ Kind = Literal[
     "clear received",  # detail: how many ms of audio were thrown away
     "mark returned",  # detail: its name
     "said",  # Twilio's own voice; detail: the text of <Say>
+    "digits heard",  # the keys that <Play digits> pressed towards them
+    "redirected",  # the REST API had the call follow other TwiML
     "dialled",  # detail: the number of <Dial>
     "stream refused",  # the upgrade failed; detail: Twilio's error code and why
     "stream closed by server",  # detail: the close code

@@ -41,6 +41,7 @@ class Line:
     delay_out/_in    seconds that messages need to the server and back; their order is kept
     announce         False: no `connected` and no `start`
     media            False: no caller audio, and no keys
+    dial_answered    whether somebody picks up when TwiML dials; else its next verb follows
     start_overrides  fields that replace those of the `start` object, for a caller that lies
     """
 
@@ -49,6 +50,7 @@ class Line:
     delay_in: float = 0.0
     announce: bool = True
     media: bool = True
+    dial_answered: bool = True
     start_overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
