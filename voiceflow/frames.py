@@ -163,8 +163,8 @@ class Transcript(CallerFrame):
 
 @dataclass(slots=True)
 class Overlap(CallerFrame):
-    """Evidence: how likely it is (0 to 1) that the caller, who speaks while the agent does, wants the floor. From
-    a detector of yours; `BargeIn` uses the latest."""
+    """Evidence: how likely it is (0 to 1) that the caller, who speaks while the agent does, wants the floor.
+    From a detector of yours; `BargeIn` uses the latest."""
 
     made_by = "a detector of interruptions"
     probability: float
