@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from voiceflow.clock import trace_clock
+from voiceflow.crew import CLOSING_LIMIT, Crew
 from voiceflow.declaration.check import check_keys
 from voiceflow.declaration.pipeline import Pipeline
 from voiceflow.engine.buffers import Depth
@@ -23,17 +24,18 @@ from voiceflow.engine.keeper import TurnKeeper
 from voiceflow.engine.mouth import HeardText
 from voiceflow.engine.processor import Processor
 from voiceflow.engine.pump import Pump
-from voiceflow.engine.tasks import Overdue, Tasks
-from voiceflow.engine.turns import Floor
-from voiceflow.errors import CallEnded, DeclarationError, LineError, LinkError, ProcessorError, VoiceflowError
-from voiceflow.frames import CallEnd, CallStart, Fault, Prompt, ReplyEnd, Sentence
+from voiceflow.engine.tasks import Tasks
+from voiceflow.errors import CallEnded, DeclarationError, LineError, ProcessorError, VoiceflowError
+from voiceflow.frames import CallEnd, CallStart, Fault
 from voiceflow.line.codec import Codec, LineStarted
+from voiceflow.line.following import read_streams
 from voiceflow.line.link import Link
 from voiceflow.line.sink import LineSink
 from voiceflow.line.source import LineSource
 from voiceflow.line.stream import Line
 from voiceflow.record import CallResult, Phase, figures_of
 from voiceflow.services import Services
+from voiceflow.speaker import Speaker
 from voiceflow.trace.recorder import FIRSTS, Outcome, Recorder
 from voiceflow.trace.watch import TurnWatch
 
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Hook = Callable[["Call"], Any]
-
-CLOSING_LIMIT = 5.0
-"""Seconds each step of closing may take: end hooks, cancelled tasks, handlers of CallEnd."""
 
 
 class Call:
@@ -96,6 +95,8 @@ class Call:
         self._pipeline: Pipeline | None = None
         self._pump: Pump | None = None
         self._keeper: TurnKeeper | None = None
+        self._crew: Crew | None = None
+        self._speaker: Speaker | None = None
         self._watch: TurnWatch | None = None
         self._over: asyncio.Future[str] | None = None
         self._normal = True
@@ -132,19 +133,7 @@ class Call:
         to its end whatever the caller says meanwhile, which is answered after it. DeclarationError when no
         processor speaks Sentences, CallEnded when the call ends first.
         """
-        pipeline, pump = self._running()
-        if not pipeline.handles(Sentence):
-            raise DeclarationError(
-                f"call.say() needs {Sentence.made_by} and a text-to-speech in the pipeline"
-            )
-        granted = await self.turns.take_floor()
-        assert granted is not None
-        reply, outcome = granted
-        if not interruptible:
-            self.turns.protect(reply)
-        pump.inject(Sentence(text, protected=not interruptible, reply=reply), -1)
-        pump.inject(ReplyEnd(reply=reply), -1)
-        return (await asyncio.shield(outcome)).text  # others may wait for the same outcome
+        return (await self._speaking().say(text, interruptible=interruptible)).text
 
     async def prompt(self, cue: str, *, wanted: Callable[[], bool] = lambda: True) -> HeardText:
         """Has the model say something that the caller did not ask for, as soon as nobody speaks: `cue` tells
@@ -153,24 +142,12 @@ class Call:
         Returns what was heard of it, once it is over; at once and empty if it is not `wanted` any more when
         there is room for it. Raises as `say`; DeclarationError when nothing in the chain answers a Prompt.
         """
-        pipeline, _ = self._running()
-        if not pipeline.handles(Prompt):
-            raise DeclarationError("call.prompt() needs a processor that answers a Prompt: a language model")
-        granted = await self.turns.take_floor(wanted)
-        if granted is None:
-            return HeardText()
-        reply, outcome = granted
-        self.turns.prompt(reply, cue)
-        return await asyncio.shield(outcome)
+        return await self._speaking().prompt(cue, wanted)
 
     def silence(self) -> float:
         """Seconds for which nobody has been heard: since the agent's audio has played to its end and the
         caller has finished, whichever was later. 0 while somebody speaks."""
-        if self.turns.state.floor is not Floor.FREE:
-            return 0.0
-        sink = self._pipeline.sink if self._pipeline is not None else None
-        played = sink.pacer.free_at if sink is not None else 0.0
-        return max(0.0, self.loop.time() - max(played, self.turns.quiet_since))
+        return self._speaking().silence()
 
     async def hangup(self, reason: str = "the agent hung up", *, wait: float = 10.0) -> None:
         """Ends the call once what is being said was heard, but after `wait` seconds at the latest."""
@@ -266,19 +243,21 @@ class Call:
         check_keys(pipeline.chain)
         authority = self._owner(pipeline.authority)
         self._watch = TurnWatch(self.trace, self.line, self._loop, authority)
+        self._crew = Crew(pipeline.chain, self._tasks, self._fail, self.log)
         self._pump = Pump(pipeline.chain, self._fail, dict.fromkeys(FIRSTS, self.trace.made))
         self._keeper = TurnKeeper(
             self._pump,
             self.history,
             authority=pipeline.authority,
             mouth=pipeline.sink,
-            reap=self._reap,
+            reap=self._crew.reap,
             watch=self._watch,
         )
+        self._speaker = Speaker(pipeline, self._pump, self._keeper)
         for index, processor in enumerate(pipeline.chain):
             processor._bind(self, self._pump, index)
         self.phase = Phase.STARTING
-        self._starting = self._tasks.spawn(self._start_all(), "call start", self._start_failed)
+        self._starting = self._tasks.spawn(self._crew.start(), "call start", self._start_failed)
 
     async def run(
         self, link: Link, started: LineStarted, *, decided: Callable[[str, bool], None] | None = None
@@ -364,50 +343,23 @@ class Call:
             raise CallEnded("the call has no pipeline yet")
         return self._pipeline, self._pump
 
-    async def _start_all(self) -> None:
-        pipeline, _ = self._running()
-        await asyncio.gather(*(self._start_one(processor) for processor in pipeline.chain))
-
-    async def _start_one(self, processor: Processor) -> None:
-        try:
-            await self._tasks.within(processor.start_timeout, processor.start(), f"{processor.name} start")
-        except Overdue:
-            hint = f"it was not ready after {processor.start_timeout:g} s"
-            self._fail(processor, "start", TimeoutError(hint))
-        except Exception as error:
-            self._fail(processor, "start", error)
+    def _speaking(self) -> Speaker:
+        if self._speaker is None:
+            raise CallEnded("the call has no pipeline yet")
+        return self._speaker
 
     def _start_failed(self, name: str, error: Exception) -> None:
         self._fail(None, "start", error)
 
     async def _read(self, source: LineSource) -> None:
-        """Reads the line, stream after stream, and ends the call with the last one."""
+        """Reads the line, and ends the call with it."""
         sink = self._pipeline.sink if self._pipeline is not None else None
-        while True:
-            normal = True
-            try:
-                reason = await source.read(sink)
-            except LinkError as error:
-                reason, normal = f"the line was lost: {error}", False
-            except LineError as error:
-                self.log.warning(f"line: {error}")
-                self.end(f"the line broke its protocol: {error}", normal=False)
-                return
-            if not self.line.expecting:
-                break
-            self.trace.note("line", "the carrier took the stream away")
-            self.line.leave()
-            if sink is not None:
-                sink.line_gone()
-            try:
-                if not await self.line.next():
-                    break
-            except LineError as error:
-                reason, normal = str(error), False
-                break
-            self.trace.note("line", "the call goes on over another stream")
-            if sink is not None:
-                sink.line_back()
+        try:
+            reason, normal = await read_streams(source, sink, self.trace.note)
+        except LineError as error:
+            self.log.warning(f"line: {error}")
+            self.end(f"the line broke its protocol: {error}", normal=False)
+            return
         if normal:
             self.end(reason)
         else:
@@ -430,16 +382,6 @@ class Call:
         """Who stands at this position of the chain; -1 is the program (`call.say`)."""
         return self._pipeline.chain[index].name if self._pipeline is not None and index >= 0 else "program"
 
-    def _reap(self, processor: Processor, task: asyncio.Task[None]) -> None:
-        """A cancelled runner cleans up in its own time; after `stop_timeout` it is named."""
-        self._tasks.adopt(task, f"{type(processor).__name__} cancelled handler")
-        self.loop.call_later(processor.stop_timeout, self._name_straggler, processor, task)
-
-    def _name_straggler(self, processor: Processor, task: asyncio.Task[None]) -> None:
-        if not task.done():
-            limit = f"{processor.stop_timeout:g} s"
-            self.log.warning(f"{processor.name}: a cancelled handler still runs after {limit}")
-
     def _fail(self, processor: Processor | None, stage: str, error: Exception) -> None:
         """Something of this call failed: it ends, and its message names what did. The first one counts."""
         if self.phase in (Phase.CLOSING, Phase.OVER):
@@ -459,7 +401,9 @@ class Call:
         self.end(self.fault, normal=False)
 
     async def _close(self, reason: str) -> None:
-        pipeline, pump = self._running()
+        _, pump = self._running()
+        assert self._crew is not None
+        crew = self._crew
         self.phase = Phase.CLOSING
         self.trace.ending(Outcome(reason, self.fault, self._normal))
         if self._keeper is not None:
@@ -468,37 +412,21 @@ class Call:
             self._starting.cancel()
             await asyncio.wait([self._starting], timeout=CLOSING_LIMIT)
         # The line first: a caller whose call broke is owed the fallback now, not after every stop().
-        closing = self._bounded(self.line.close(), "closing the line")
+        closing = crew.bounded(self.line.close(), "closing the line")
         closing_line = self.loop.create_task(closing, name="close line")
         pump.inject(CallEnd(reason), -1)
-        await self._bounded(pump.finish_control(), "the handlers of CallEnd")
+        await crew.bounded(pump.finish_control(), "the handlers of CallEnd")
         for processor, task in pump.close():
             self._tasks.adopt(task, f"{processor.name} handler")
-        await asyncio.gather(*(self._stop_one(processor) for processor in pipeline.chain))
+        await crew.stop()
         await closing_line
         for name in await self._tasks.end(CLOSING_LIMIT):
             self.log.warning(f"{name} did not end within {CLOSING_LIMIT:g} s after it was cancelled")
         self.trace.close()
         for hook in self._end_hooks:
-            await self._bounded(self._run_hook(hook), "an end hook")
+            await crew.bounded(self._run_hook(hook), "an end hook")
         for link in self._links:
-            await self._bounded(link.close(), "closing a connection")
+            await crew.bounded(link.close(), "closing a connection")
         self.phase = Phase.OVER
         figures = " ".join(f"{name}={value:g}" for name, value in self.figures().items() if "." not in name)
         self.log.info(f"call over: {reason} ({figures})")
-
-    async def _stop_one(self, processor: Processor) -> None:
-        try:
-            await self._tasks.within(processor.stop_timeout, processor.stop(), f"{processor.name} stop")
-        except Overdue:
-            self.log.warning(f"{processor.name}: stop() took more than {processor.stop_timeout:g} s")
-        except Exception as error:
-            self.log.opt(exception=error).warning(f"{processor.name}: stop() failed: {error}")
-
-    async def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        try:
-            await self._tasks.within(CLOSING_LIMIT, work, what)
-        except Overdue:
-            self.log.warning(f"{what} took more than {CLOSING_LIMIT:g} s")
-        except (Exception, LinkError) as error:
-            self.log.opt(exception=error).warning(f"{what} failed: {error}")

@@ -135,8 +135,9 @@ class Rig:
         """What an Interrupt does to a reply, as far as the pump is concerned."""
         reply.become(ReplyState.DEAD)
         assert self.call._pump is not None
+        assert self.call._crew is not None
         for processor, task in self.call._pump.detach(reply, cancel=True):
-            self.call._reap(processor, task)
+            self.call._crew.reap(processor, task)
 
     def got(self, frame_type: type[F]) -> list[F]:
         """The frames of one type that came out below."""
