@@ -44,8 +44,8 @@ def figures_of(pump: Pump | None, pipeline: Pipeline | None) -> dict[str, float]
     if pipeline is not None and (sink := pipeline.sink) is not None:
         figures["underruns"] = sink.pacer.underruns
         figures["underrun_seconds"] = round(sink.pacer.gap_seconds, 3)
-        figures["marks_heard"] = sink.marks_heard
-        figures["marks_cleared"] = sink.marks_cleared
+        figures["marks_heard"] = sink.marks.heard
+        figures["marks_cleared"] = sink.marks.cleared
         figures["clears"] = sink.clears
     for processor in pipeline.chain if pipeline is not None else ():
         figures.update({f"{processor.name}.{name}": value for name, value in processor.figures().items()})

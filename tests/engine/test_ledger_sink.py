@@ -304,7 +304,7 @@ def test_a_reply_is_over_when_its_last_mark_comes_back() -> None:
             assert above.seen[-1] == ("one two", True)
             assert p.turns.live is None
             assert [m.content for m in p.call.history.messages] == ["one two"]
-            assert p.sink.marks_cleared == 0
+            assert p.sink.marks.cleared == 0
 
     run(main())
 
@@ -318,7 +318,7 @@ def test_a_mark_that_comes_back_after_clear_proves_nothing() -> None:
             await asyncio.sleep(0.15)
             p.turner.turns.started()
             await asyncio.sleep(2)
-            assert (p.sink.marks_heard, p.sink.marks_cleared) == (0, 2), "first piece and stretch"
+            assert (p.sink.marks.heard, p.sink.marks.cleared) == (0, 2), "first piece and stretch"
             assert above.seen == []
             assert p.call.history.messages == (), "0.15 s of 0.2 s: not a whole word"
 

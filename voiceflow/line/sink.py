@@ -18,6 +18,7 @@ from voiceflow.engine.routes import AGENT
 from voiceflow.errors import BufferOverflowError
 from voiceflow.frames import AudioOut, CallEnd, Cleared, Heard, ReplyEnd, Sent
 from voiceflow.line.ledger import Ledger
+from voiceflow.line.marks import Marks
 from voiceflow.line.pacing import Pacer
 from voiceflow.line.quiet import pause
 from voiceflow.line.stream import Line
@@ -34,8 +35,6 @@ QUESTION = 2.0
 """Seconds after a question in which it may be answered: people take 0.2 to 1."""
 STALLED = 2.0
 """Seconds after which a protected stretch is over whose audio stopped coming."""
-MARKS_BOUND = 1024
-"""Marks on their way. More means that the carrier does not send them back; the oldest are forgotten."""
 
 
 @dataclass(slots=True)
@@ -55,18 +54,6 @@ class _Outgoing:
     """All was sent; the last mark is on its way."""
 
 
-@dataclass(slots=True)
-class _Mark:
-    """A mark that was sent. It comes back when the first `samples` of the reply were played, or because
-    the line was cleared: then it proves nothing."""
-
-    reply: Reply
-    samples: int
-    first: bool = False
-    """It follows the reply's first piece: it tells when the caller began to hear."""
-    cleared: bool = False
-
-
 class LineSink(Processor):
     """Plays AudioOut to the caller.
 
@@ -82,14 +69,11 @@ class LineSink(Processor):
         self.line = line
         self.pacer = Pacer(line.format.rate, lead=lead, chunk=chunk)
         self.ledger = Ledger(line.format.rate)
-        self.marks_heard = 0
-        self.marks_cleared = 0
+        self.marks = Marks()
         self.clears = 0
         self.round_trip = 0.0
         """Seconds to the carrier and back, by the mark that came back last."""
         self._queued: dict[Reply, _Outgoing] = {}
-        self._marks: dict[str, _Mark] = {}
-        self._mark_number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._relief = Relief()
         self._peak = 0.0
@@ -203,8 +187,7 @@ class LineSink(Processor):
 
     def line_gone(self) -> None:
         """The stream is over before the call is: what the carrier had buffered is lost, and its marks."""
-        self.marks_cleared += len(self._marks)
-        self._marks.clear()
+        self.marks.lose()
         if (live := self._live()) is not None:
             self.hold(live)
 
@@ -217,11 +200,9 @@ class LineSink(Processor):
 
     def mark_returned(self, name: str) -> None:
         """A mark came back. It proves that its audio was heard only if we did not clear it first."""
-        mark = self._marks.pop(name, None)
-        if mark is None or mark.cleared:
-            self.marks_cleared += mark is not None
+        mark = self.marks.back(name)
+        if mark is None:
             return
-        self.marks_heard += 1
         reply, samples = mark.reply, mark.samples
         if reply.dead:
             return
@@ -335,11 +316,7 @@ class LineSink(Processor):
     def _send_mark(self, reply: Reply, samples: int, *, first: bool = False) -> None:
         if not self.line.codec.has_marks:
             return
-        self._mark_number += 1
-        name = f"r{reply.number}.{self._mark_number}"
-        self._marks[name] = _Mark(reply, samples, first)
-        while len(self._marks) > MARKS_BOUND:
-            del self._marks[next(iter(self._marks))]
+        name = self.marks.new(reply, samples, first=first)
         self.line.send(self.line.codec.mark(name), reply)
 
     def _goes_on(self, reply: Reply, out: _Outgoing, heard: int) -> int:
@@ -407,8 +384,7 @@ class LineSink(Processor):
 
     def _clear_line(self) -> None:
         """Empties the carrier's buffer. The marks that are out will come back and prove nothing."""
-        for mark in self._marks.values():
-            mark.cleared = True
+        self.marks.clear()
         self.line.send(self.line.codec.clear())
         self.clears += 1
         self._line_is_clear()
