@@ -12,16 +12,15 @@ agent, "uh-huh" neither, and who falls silent is asked once, then said goodbye t
 from datetime import date, time, timedelta
 
 from processors.barge_in import BargeIn
-from processors.filler import Filler
-from processors.idle import IdlePrompts
-from processors.time_limit import TimeLimit
-
 from processors.elevenlabs import ElevenLabsTTS
+from processors.filler import Filler
 from processors.flux import FluxSTT
+from processors.idle import IdlePrompts
 from processors.openai import ChatLLM
 from processors.sentences import SentenceAggregator
 from processors.silero import SileroVAD
 from processors.speech_text import SpeechText
+from processors.time_limit import TimeLimit
 from voiceflow import Call, Pipeline, end_call, tool
 
 INSTRUCTIONS = """You answer the phone for Harbour Street Dental and make appointments for check-ups.

@@ -10,11 +10,10 @@ key: keys that nobody waits for become words like all others.
 from typing import Literal
 
 from processors.barge_in import BargeIn
-from processors.idle import IdlePrompts
-from processors.keypad import Keypad
-
 from processors.elevenlabs import ElevenLabsTTS
 from processors.flux import FluxSTT
+from processors.idle import IdlePrompts
+from processors.keypad import Keypad
 from processors.openai import ChatLLM
 from processors.sentences import SentenceAggregator
 from processors.speech_text import SpeechText
