@@ -76,6 +76,9 @@ BENCHMARKS = {
     ),
     "hold": Benchmark("hold", quick=("--quick",), together=True),
     "tool_turn": Benchmark("tool_turn", quick=("--rounds", "1", "--turns", "8"), together=True),
+    "offline_models": Benchmark("offline_models", quick=("--quick",), together=True),
+    "offline_calls": Benchmark("offline_calls", quick=("--turns", "3"), together=True),
+    "browser": Benchmark("browser", quick=("--talks", "5"), together=True),
 }
 
 

@@ -58,13 +58,12 @@ def book(day: date, at: time, name: str) -> str:
     return f"Booked for {name}: {day:%A %d %B}, {at:%H:%M}."
 
 
-async def greet(call: Call) -> None:
+async def notice(call: Call) -> None:
     await call.say(NOTICE, interruptible=False)
-    await call.say("How can I help you?")
 
 
 def pipeline(call: Call) -> Pipeline:
-    call.on_start(greet)
+    call.on_start(notice)
     today = date.today()
     days = "; ".join(f"{day:%A} is {day:%Y-%m-%d}" for day in (today + timedelta(n) for n in range(1, 8)))
     return Pipeline(
@@ -76,6 +75,7 @@ def pipeline(call: Call) -> Pipeline:
         BargeIn(),  # words interrupt it; a cough or "uh-huh" does not
         ChatLLM(
             instructions=INSTRUCTIONS.format(today=f"{today:%A %d %B %Y} ({days})"),
+            greeting="How can I help you?",  # after the notice, unless the caller has spoken meanwhile
             tools=[free_times, book, end_call()],
         ),
         SentenceAggregator(),

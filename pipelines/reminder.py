@@ -36,7 +36,7 @@ def note_answer(answer: Literal["comes", "does not come", "wants another time"],
 
 def report(call: Call) -> None:
     """What the practice wants to know. A database, a message to the desk: it would be written here."""
-    call.log.info(f"{call.parameters.get('name', 'the patient')}: {call.state.get('answer', 'no answer')}")
+    print(f"{call.parameters.get('name', 'the patient')}: {call.state.get('answer', 'no answer')}")
 
 
 def pipeline(call: Call) -> Pipeline:

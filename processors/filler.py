@@ -64,8 +64,8 @@ class Filler(Processor):
     after, again
         Seconds of silence on the line before the first filler of a reply and before each other.
     lines
-        What is said, in turn. It belongs to the reply that waits, is interrupted with it and stands in the
-        history like all that was heard.
+        What is said, one after the other and from the first again in the next reply. It belongs to the reply
+        that waits, is interrupted with it and stands in the history like all that was heard.
     sound
         Played instead of the lines: the path of a WAV file, or bytes in the line's own format; 5 s at most.
     policy
@@ -78,7 +78,9 @@ class Filler(Processor):
     parameters that make no sense, and before any call is answered for a sound that cannot be read.
     """
 
+    wants = (ToolStart, Sentence)
     emits = (Sentence, AudioOut)
+    alone = True
 
     def __init__(
         self,
@@ -90,8 +92,11 @@ class Filler(Processor):
         policy: Policy | None = None,
         except_for: Collection[str] = ("collect_keys",),
     ) -> None:
-        if not (after > 0 and again > 0):
-            raise DeclarationError(f"Filler(after={after}, again={again}): seconds of silence, above 0")
+        if not all(isinstance(each, int | float) and each > 0 for each in (after, again)):
+            raise DeclarationError(
+                f"Filler(after={after!r}, again={again!r}): seconds of silence, above 0. "
+                "What is said is given as lines=(...)"
+            )
         if isinstance(lines, str) or isinstance(except_for, str):
             raise DeclarationError("Filler: lines and except_for take several texts, as in ('One moment.',)")
         if sound is None and not (lines and all(line.strip() for line in lines)):
@@ -215,7 +220,7 @@ class Filler(Processor):
         if self._audio:
             self.push(AudioOut(self._audio, WORDLESS, reply=reply))
         else:
-            self.push(Sentence(self._lines[self._said % len(self._lines)], reply=reply))
+            self.push(Sentence(self._lines[(wait.said - 1) % len(self._lines)], reply=reply))
         self._said += 1
 
     def _read(self) -> bytes:

@@ -72,6 +72,9 @@ class IdlePrompts(Processor):
     Raises DeclarationError for parameters that make no sense.
     """
 
+    wants = (TurnStart, ToolStart)
+    alone = True
+
     def __init__(
         self,
         after: float | Sequence[float] = 8.0,
@@ -79,11 +82,13 @@ class IdlePrompts(Processor):
         goodbye: str | Cue | None = "I will hang up now. Goodbye!",
     ) -> None:
         waits = (after,) if isinstance(after, int | float) else tuple(after)
-        if not waits or not all(0 < wait < float("inf") for wait in waits):
+        if not waits or not all(isinstance(w, int | float) and 0 < w < float("inf") for w in waits):
             raise DeclarationError(f"IdlePrompts(after={after!r}): seconds of silence, each above 0")
-        if isinstance(lines, str):
+        if isinstance(lines, str | Cue):
             raise DeclarationError(f"IdlePrompts(lines={lines!r}): several lines, as ({lines!r},)")
         said = [*lines, *([goodbye] if goodbye is not None else [])]
+        if not all(isinstance(line, str | Cue) for line in said):
+            raise DeclarationError(f"IdlePrompts: a line is a text, or Cue(...) for the model: {said!r}")
         if not said or not all(_text(line).strip() for line in said):
             raise DeclarationError("IdlePrompts: every line needs words, and there has to be one")
         self._said, self._hangs_up = said, goodbye is not None

@@ -21,7 +21,7 @@ GOODBYE_LIMIT = 15.0
 
 
 class TimeLimit(Processor):
-    """Ends a call that goes on for too long, with notice. It can stand anywhere behind the source.
+    """Ends a call that goes on for too long, with notice. It stands anywhere behind the turn's authority.
 
     seconds
         How long a call may be, from the opening of the line.
@@ -39,6 +39,9 @@ class TimeLimit(Processor):
     Raises DeclarationError for parameters that make no sense. That the call's own limit (`call.limit`) comes
     first is known only when it starts, and is logged.
     """
+
+    wants = (TurnEnd,)
+    alone = True
 
     def __init__(
         self,

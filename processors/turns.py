@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from voiceflow.engine.processor import Processor, tap
 from voiceflow.errors import DeclarationError
-from voiceflow.frames import PHONE, AudioIn, Transcript, VoiceStart, VoiceStop
+from voiceflow.frames import PHONE, AudioIn, Transcript, TurnGuess, VoiceStart, VoiceStop
 
 
 class VADTurns(Processor):
@@ -23,6 +23,8 @@ class VADTurns(Processor):
     eager     seconds without a voice after which an answer is drafted, less than `silence`; None: never. The
               draft waits until the turn is over, and vanishes when the voice comes back
     words     seconds beyond `silence` that a turn may wait for its words
+    finished, unfinished    what takes the place of `silence` when a detector before it in the chain guesses
+              (TurnGuess) that the caller has finished, or that he has not: 0.3 and 1.0 suit `SmartTurn`
 
     A voice takes the floor at once, and with it interrupts the agent. All is counted in samples of the
     caller's audio, not in time, so evidence that comes late changes nothing; `silence` and `eager` include
@@ -40,7 +42,15 @@ class VADTurns(Processor):
     needs = (VoiceStart, VoiceStop)
     takes_turns = True
 
-    def __init__(self, silence: float = 0.6, *, eager: float | None = None, words: float = 0.0) -> None:
+    def __init__(
+        self,
+        silence: float = 0.6,
+        *,
+        eager: float | None = None,
+        words: float = 0.0,
+        finished: float | None = None,
+        unfinished: float | None = None,
+    ) -> None:
         if silence <= 0:
             raise DeclarationError(
                 f"VADTurns(silence={silence}): seconds of silence that end a turn, above 0"
@@ -54,7 +64,17 @@ class VADTurns(Processor):
             raise DeclarationError(
                 f"VADTurns(words={words}): seconds that a turn may wait for its words, 0 or more"
             )
+        sure = silence if finished is None else finished
+        unsure = silence if unfinished is None else unfinished
+        if not 0 < sure <= silence <= unsure:
+            raise DeclarationError(
+                f"VADTurns(silence={silence}, finished={finished}, unfinished={unfinished}): seconds above "
+                "0, finished at most silence, unfinished at least silence"
+            )
         self.silence, self.eager, self.words = silence, eager, words
+        self.finished, self.unfinished = sure, unsure
+        self._wait = silence
+        """The silence that ends this turn."""
         self._rate = PHONE.rate
         self._heard = 0
         """How far the caller's audio has come, in samples."""
@@ -73,6 +93,13 @@ class VADTurns(Processor):
     @tap(VoiceStop)
     def quiet(self, frame: VoiceStop) -> None:
         self._voice_ended = frame.at
+        self._wait = self.silence
+
+    @tap(TurnGuess)
+    def guessed(self, frame: TurnGuess) -> None:
+        if frame.at == self._voice_ended:
+            self._wait = self.finished if frame.probability >= 0.5 else self.unfinished
+            self._judge(frame.at)
 
     @tap(AudioIn)
     def audio(self, frame: AudioIn) -> None:
@@ -93,7 +120,7 @@ class VADTurns(Processor):
         """What the silence since the sample `ended` means by now."""
         silent, rate, text = self._heard - ended, self._rate, self._pieces.text
         known = not self.words or (self._final_at >= ended and not self._pieces.growing)
-        if silent >= self.silence * rate and (known or silent >= (self.silence + self.words) * rate):
+        if silent >= self._wait * rate and (known or silent >= (self._wait + self.words) * rate):
             self._voice_ended = self._draft = None
             self._pieces.over()
             self.turns.ended(text, last_voice=ended)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 
 VENDORS = ("TWILIO_", "DEEPGRAM_", "OPENAI_", "ELEVENLABS_")
-OURS = ("VOICEFLOW_PUBLIC_URL", "VOICEFLOW_TRACES", "VOICEFLOW_REDACT", "VOICEFLOW_WEBHOOK")
+OURS = (
+    "VOICEFLOW_PUBLIC_URL",
+    "VOICEFLOW_TRACES",
+    "VOICEFLOW_REDACT",
+    "VOICEFLOW_WEBHOOK",
+    "VOICEFLOW_DASHBOARD",
+)
 
 # When this is imported no test module has been, so copies of the environment that they keep are clean too.
 for name in [name for name in os.environ if name.startswith((*VENDORS, *OURS))]:

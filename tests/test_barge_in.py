@@ -426,8 +426,8 @@ def test_a_policy_that_fails_ends_the_call_by_the_name_of_who_asked_it() -> None
     run(main())
 
 
-@pytest.mark.parametrize("options", [{"window": 0}, {"window": -1.0}, {"most_holds": -1}])
-def test_numbers_out_of_range(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"window": 0}, {"window": -1.0}, {"most_holds": -1}, {"policy": 0.6}])
+def test_parameters_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError):
         BargeIn(**options)
 

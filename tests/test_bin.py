@@ -189,6 +189,56 @@ def test_what_the_checks_need_is_enough_to_run(machine: Machine) -> None:
     assert machine.calls() == ["venv", "pip .[test]"]
 
 
+def test_the_demo_brings_its_models(machine: Machine) -> None:
+    machine.python("python3.12")
+    for short in (("demo", "--vad-only"), ("demo", "-h"), ("run", "demo")):
+        assert machine.run("bin/voiceflow", *short).stdout == said(machine, *short)
+    assert machine.calls() == ["venv", "pip ."]
+    added = machine.run("bin/voiceflow", "demo", "--out", "a b.wav")
+    assert added.stdout == said(machine, "demo", "--out", "a b.wav")
+    assert "adding to .venv the models that the demo talks with" in added.stderr
+    assert machine.calls() == ["pip .[local]"]
+    assert machine.run("bin/voiceflow", "demo").stderr == ""
+    assert machine.run("bin/voiceflow", "run").stderr == ""
+    assert machine.calls_file.read_text() == ""
+
+
+def test_what_the_checks_need_is_enough_for_the_demo(machine: Machine) -> None:
+    machine.python("python3.12")
+    assert machine.run("bin/test").returncode == 0
+    machine.calls()
+    assert machine.run("bin/voiceflow", "demo").stderr == ""
+
+
+def test_the_demo_where_there_are_no_models(machine: Machine) -> None:
+    machine.python("python3.12")
+    machine.pip.write_text("case $* in *local*) echo 'No matching distribution found'; exit 1 ;; esac\n")
+    first = machine.run("bin/voiceflow", "demo")
+    assert (first.returncode, first.stdout) == (0, said(machine, "demo"))
+    assert "the demo's models cannot be installed here" in first.stderr
+    assert machine.calls() == ["venv", "pip .[local]", "pip ."]
+    assert "No matching" in (machine.venv / "setup-models.log").read_text()
+    assert machine.run("bin/voiceflow", "demo").stderr == ""  # not tried every time
+
+
+def test_the_demo_when_there_is_no_network(machine: Machine) -> None:
+    machine.python("python3.12")
+    machine.pip.write_text("echo 'Max retries exceeded: name resolution'; exit 1\n")
+    refused = machine.run("bin/voiceflow", "demo")
+    assert refused.returncode == 1
+    assert "pip cannot reach the package index" in refused.stderr
+    machine.pip.write_text("")
+    assert machine.run("bin/voiceflow", "run").returncode == 0
+    machine.pip.write_text("exit 1\n")
+    short = machine.run("bin/voiceflow", "demo")
+    assert (short.returncode, short.stdout) == (0, said(machine, "demo"))
+    assert "the demo's models cannot be fetched now" in short.stderr
+    machine.pip.write_text("")
+    machine.calls()
+    assert machine.run("bin/voiceflow", "demo").returncode == 0
+    assert machine.calls() == ["pip .[local]"]  # tried again when there is one
+
+
 def test_venv_of_the_users_own_making_is_used(machine: Machine) -> None:
     python = machine.python("python3.12")
     (machine.venv / "bin").mkdir(parents=True)

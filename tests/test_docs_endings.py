@@ -57,7 +57,7 @@ def test_the_keys(names: dict[str, Any]) -> None:
             assert await asking == "4711"
             p.call.state["keypad"] = "4711"
             assert await names["check_pin"](p.call) is True
-            assert p.call.state == {}
+            assert p.call.state == {"keypad": "4711"}, "a read has taken nothing away"
 
     run(main())
 

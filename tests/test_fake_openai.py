@@ -19,6 +19,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from tests.vendors import http_connection
 from tests.vendors import openai as vendor
+from tests.vendors.completions import Scripted
 from tests.vendors.openai import FakeOpenAI, Fault, ToolCall, tokens
 from tests.vendors.reach import within
 from voiceflow.testing import run
@@ -187,6 +188,20 @@ def test_a_reply_that_is_a_function(way: str) -> None:
         assert "".join(texts(await chunks(client, messages=HI * 2))) == "Two of them."
 
     play(way, FakeOpenAI(reply, ttft=0.0, gap=0.0), body)
+
+
+def test_replies_as_somebody_types_them() -> None:
+    reply = Scripted(['Let me see. hours({"day": 1})', "Until six (or so).", "bye()"])
+    asked = [*HI]
+    first = reply(asked)
+    assert first == ("Let", " me", " see", ".", " ", ToolCall("hours", '{"day": 1}'))
+    assert reply(asked) == first, "a draft that was dropped is answered again"
+    asked += [{"role": "assistant", "content": None}, {"role": "tool", "content": "6"}]
+    assert reply(asked) == "Until six (or so)."
+    asked += [{"role": "assistant", "content": "Until six."}, *HI]
+    assert reply(asked) == (ToolCall("bye"),)
+    assert reply([*asked, {"role": "system", "content": "Are they there?"}]) == first
+    assert reply(HI) == first, "another call begins anew"
 
 
 def test_a_reply_that_raises_is_seen(virtual_time: VirtualTime) -> None:

@@ -108,7 +108,7 @@ def test_a_quick_tool_needs_no_filler_and_none_comes_after_it() -> None:
     played(scene)
 
 
-def test_two_tools_are_waited_for_and_the_lines_go_in_turn_through_the_call() -> None:
+def test_two_tools_are_waited_for_and_each_reply_begins_with_the_first_line() -> None:
     async def scene(s: Scene) -> None:
         other = use()
         s.begin()
@@ -125,7 +125,7 @@ def test_two_tools_are_waited_for_and_the_lines_go_in_turn_through_the_call() ->
         assert sounds(s.p) == pytest.approx([1.5, 3.0, 5.5])
         assert s.p.carrier.audio.count(b"\x55") == round((0.8 + 0.2 + 0.8) * 8000)
         s.p.turns.stop("enough")
-        assert said(s.p)[-1] == "still on"
+        assert said(s.p)[-1] == "a moment"
 
     played(scene)
 
@@ -315,6 +315,7 @@ def test_a_sound_that_is_too_long_or_empty_is_refused_before_a_call_is_answered(
     "wrong",
     [
         {"after": 0.0},
+        {"after": "One moment."},
         {"again": float("nan")},
         {"lines": ()},
         {"lines": ("", "x")},

@@ -378,6 +378,8 @@ def test_whatever_happens_lines_come_only_after_silence_and_in_order(seed: int) 
         {"after": ()},
         {"after": (8.0, -1.0)},
         {"after": float("nan")},
+        {"after": "8"},
+        {"lines": (5,)},
         {"lines": "Are you there?"},
         {"lines": ("",)},
         {"lines": (), "goodbye": None},

@@ -284,9 +284,9 @@ class Call:
                 self.phase = Phase.LIVE
                 self.trace.tell("line open")
                 self.spawn(self.line.write(self._line_failed), name="line writer")
-                pump.inject(CallStart(self.caller, self.called, self.parameters), -1)
-                for hook in self._start_hooks:
+                for hook in self._start_hooks:  # first: what they say comes before a model's greeting
                     self.spawn(self._run_hook(hook), name="start hook")
+                pump.inject(CallStart(self.caller, self.called, self.parameters), -1)
                 if pipeline.source is not None:
                     self.spawn(self._read(pipeline.source), name="line reader")
             reason = await asyncio.shield(self._over)  # who cancels us does not cancel what it says

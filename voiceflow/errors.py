@@ -10,6 +10,7 @@
     ├── LinkError               a connection to a vendor failed, closed or did not answer in time
     │   └── LinkRefused         it answered the connection with an HTTP error; carries the status
     ├── LineError               the carrier's side broke its protocol
+    ├── ModelError              a model on this machine failed or was too slow (voiceflow.models)
     ├── AudioFileError          a recording that cannot be read (voiceflow.audio)
     ├── Refused, NotAdmitted    a call or a stream that the server does not take (voiceflow.server)
     ├── WebhookRejected         a request that is no webhook of ours (voiceflow.webhook)

@@ -4,8 +4,8 @@ The class of a frame says two things: which way it goes and in which lane.
 
     lane     way         on Interrupt              order             frames
     caller   downstream  never dropped             among themselves  AudioIn VoiceStart VoiceStop Transcript
-                                                                     Overlap TurnStart DraftEnd DraftResumed
-                                                                     TurnEnd Dtmf
+                                                                     Overlap TurnGuess TurnStart DraftEnd
+                                                                     DraftResumed TurnEnd Dtmf
     agent    downstream  dropped with their reply  within a reply    Prompt Token Sentence AudioOut ReplyEnd
     control  see class   not affected              overtake          Interrupt Heard Sent Cleared ToolStart
                                                                      ToolEnd CallStart CallEnd Fault
@@ -156,7 +156,7 @@ class VoiceStop(CallerFrame):
 class Transcript(CallerFrame):
     """What the caller has said so far in this turn. `final` when the recogniser will not change it."""
 
-    made_by = "a speech recogniser"
+    made_by = "a speech recogniser such as FluxSTT()"
     text: str
     final: bool = False
 
@@ -168,6 +168,16 @@ class Overlap(CallerFrame):
 
     made_by = "a detector of interruptions"
     probability: float
+
+
+@dataclass(slots=True)
+class TurnGuess(CallerFrame):
+    """Evidence: how likely it is (0 to 1) that the caller, whose voice stopped at sample `at`, has finished.
+    It shortens or lengthens the silence that `VADTurns` waits for."""
+
+    made_by = "a detector of finished turns such as SmartTurn()"
+    probability: float
+    at: int
 
 
 @dataclass(slots=True)

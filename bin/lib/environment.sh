@@ -2,7 +2,8 @@
 # bin/test after they have set `root`, the checkout. POSIX sh and its usual tools; macOS and Linux.
 #
 #   ensure_environment run     what voiceflow needs
-#   ensure_environment test    that, and what the checks need
+#   ensure_environment demo    that, and the models of pipelines/offline.py, where there are some for this machine
+#   ensure_environment test    all of that, and what the checks need
 #
 # When it returns, "$venv" is ready. Otherwise it explains on stderr and exits with 1.
 # Settings: VOICEFLOW_PYTHON (which Python to use), VOICEFLOW_SETUP_WAIT (seconds to wait for another set-up).
@@ -85,7 +86,10 @@ announce() {
     if [ ! -f "$venv/.voiceflow-run" ]; then
         say "setting up .venv (once, about a minute) ..."
     elif [ "$stamped_sum" = "$(cksum <"$root/pyproject.toml")" ]; then
-        say "adding to .venv what bin/$1 needs (once) ..."
+        case $1 in
+            demo) say "adding to .venv the models that the demo talks with (70 MB, once) ..." ;;
+            *) say "adding to .venv what bin/$1 needs (once) ..." ;;
+        esac
     else
         say "pyproject.toml has changed: updating .venv ..."
     fi
@@ -114,31 +118,53 @@ make_venv() {
     die "$python -m venv failed; all it said is in $log"
 }
 
-# pip runs without -q, but into the log: shown only when something goes wrong.
 install() {
     case $1 in
-        test) wanted='.[test]' ;;
-        *) wanted=. ;;
+        test) run_pip '.[test]' || give_up ;;
+        demo)
+            if ! run_pip '.[local]'; then
+                # No wheels for this machine, or no network. The second try tells them apart.
+                cp "$log" "$venv/setup-models.log"
+                if run_pip .; then
+                    say "the demo's models cannot be installed here ($venv/setup-models.log): without them."
+                elif is_ready run; then
+                    say "the demo's models cannot be fetched now ($venv/setup-models.log): without them."
+                    return
+                else
+                    give_up
+                fi
+            fi
+            ;;
+        *) run_pip . || give_up ;;
     esac
+    write_stamp run
+    case $1 in
+        demo) write_stamp demo ;;
+        test) write_stamp demo && write_stamp test ;;
+    esac
+}
+
+# pip runs without -q, but into the log: shown only when something goes wrong.
+run_pip() {
     : >"$unfinished"
     code=0
     (
-        cd "$root"
+        cd "$root" || exit
         # -I: neither the caller's folder nor PYTHONPATH may lend pip a module. Two tries are enough to see
         # that there is no network.
         PIP_USER=0 PIP_RETRIES=${PIP_RETRIES:-2} exec "$venv/bin/python" -I -m pip install \
-            --disable-pip-version-check --no-input --progress-bar off -e "$wanted"
+            --disable-pip-version-check --no-input --progress-bar off -e "$1"
     ) >"$log" 2>&1 </dev/null || code=$?
     if [ "$code" -ge 128 ]; then
         die "pip was killed by signal $((code - 128)); run this again."
     fi
     rm -f "$unfinished" # pip that gives up by itself leaves .venv as it was
-    if [ "$code" -ne 0 ]; then
-        explain_pip
-        exit 1
-    fi
-    write_stamp run
-    [ "$1" = run ] || write_stamp "$1"
+    return "$code"
+}
+
+give_up() {
+    explain_pip
+    exit 1
 }
 
 explain_pip() {

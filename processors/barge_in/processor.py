@@ -42,6 +42,8 @@ class BargeIn(Processor, Referee):
     """
 
     needs = (Transcript,)
+    wants = (VoiceStart,)
+    alone = True
 
     def __init__(
         self,
@@ -51,6 +53,8 @@ class BargeIn(Processor, Referee):
         hold: bool = True,
         most_holds: int = 3,
     ) -> None:
+        if not callable(policy):
+            raise DeclarationError(f"BargeIn(policy={policy!r}): a function from an Attempt to a Verdict")
         if window <= 0 or most_holds < 0:
             raise DeclarationError(
                 f"BargeIn(window={window}, most_holds={most_holds}): seconds above 0, and a number of holds"

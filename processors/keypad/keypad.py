@@ -71,6 +71,9 @@ class Keypad(Processor):
     for parameters that make no sense.
     """
 
+    wants = (TurnEnd,)
+    alone = True
+
     def __init__(
         self,
         *,

@@ -111,6 +111,7 @@ class ChatLLM(Processor):
         others = [fallback] if isinstance(fallback, str | Model) else list(fallback)
         self.targets = targets_of([model, *others], base_url, api_key, options or {})
         self.desk = ToolDesk(self, tools)
+        self.tools = self.desk.tools
         self.tool_rounds = tool_rounds
         self.keys = (*(t.address.key for t in self.targets if t.address.official), *self.desk.keys)
         self._allow_for(self.desk.closing_limit)

@@ -144,7 +144,10 @@ class Recording(Processor):
             write_private(probe, "")
             probe.unlink()
         except OSError as error:
-            raise VoiceflowError(f"calls cannot be recorded in {folder}: {error.strerror}") from None
+            raise VoiceflowError(
+                f"calls cannot be recorded in {folder}: {error.strerror}. Give Recording(...) a folder that "
+                "can be written to, or the name of a .wav file in one"
+            ) from None
 
     async def start(self) -> None:
         self.call.trace.listeners.append(self._told)

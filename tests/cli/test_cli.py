@@ -270,7 +270,8 @@ def test_dial_a_file(write, hello, tmp_path):
         (["--speech", "HELLO", "--first", "nan"], "--first"),
         (["--speech", "HELLO", "--first", "-1"], "--first"),
         (["--speech", "HELLO", "--log-level", "LOUD"], "log level"),
-        ([], "--speech"),
+        (["--speech", "HELLO", "--keys", "4711"], "--keys 4711: give the second"),
+        (["--keys", "3:4E"], "--keys 3:4E"),
     ],
 )
 def test_dial_refuses_what_cannot_work(write, hello, words, message):
@@ -533,10 +534,10 @@ def test_doctor_and_a_url_nobody_answers():
 # -- demo -----------------------------------------------------------------------------------------------
 
 
-def test_demo(tmp_path):
-    """The one long test: a whole conversation in real time, as a newcomer sees it."""
+def test_demo_vad_only(tmp_path):
+    """The short one, in real time. The whole one: tests/local/test_demo_offline.py."""
     out = tmp_path / "demo.wav"
-    done = voiceflow("demo", "--out", out)
+    done = voiceflow("demo", "--vad-only", "--out", out)
     assert done.returncode == 0, done.stderr
     steps = ["line open", "caller ▶ speaks", "agent  ▶ is heard", "agent  ✂ cut off", "hung up"]
     places = [done.stdout.find(step) for step in steps]

@@ -129,6 +129,18 @@ def test_an_agent_that_hangs_up_meanwhile():
     assert report.events[-1].kind == "hung up"
 
 
+def test_keys_and_a_caller_who_says_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.delenv("TWILIO_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("VOICEFLOW_PUBLIC_URL", raising=False)
+    file = tmp_path / "agent.py"
+    file.write_text(textwrap.dedent(AGENT))
+    command = ["dial", str(file), "--keys", "0.2:4#", "--keys", "0.1:1", "--linger", "0.1"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert [line[-1] for line in result.output.splitlines() if "presses" in line] == ["1", "4", "#"]
+    assert "caller ▶ speaks" not in result.output
+
+
 def test_dial_lets_the_agent_finish_unless_told_when_to_begin(tmp_path: Path, monkeypatch):
     monkeypatch.delenv("TWILIO_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("VOICEFLOW_PUBLIC_URL", raising=False)

@@ -125,7 +125,7 @@ SCENE = """\
    6.84 s  Voice       first audio  +150 ms
    6.84 s  LineSink    on the wire  +0 ms
    6.98 s  agent       heard 290 ms after the end of the turn
-   7.29 s  agent       waits: a noise
+   7.29 s  agent       held: a voice
    7.39 s  agent       goes on
    8.03 s  agent       said  "Wonderful."
    8.39 s  call        over: the caller hung up

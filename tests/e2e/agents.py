@@ -16,6 +16,8 @@ from tests.vendors.openai import FakeOpenAI
 from tests.vendors.server import OPENAI_KEY, Vendors
 from voiceflow.call import Call
 from voiceflow.declaration.pipeline import Pipeline
+from voiceflow.engine.processor import Processor, tap
+from voiceflow.frames import AudioIn, VoiceStart, VoiceStop
 
 GREETING = "Good day, this is the bakery."
 ANSWERS = [
@@ -25,6 +27,30 @@ ANSWERS = [
     "That is noted. Shall I read it all back to you, so that nothing is wrong?",
     "Well, then. It will be ready for you at four. Is there a name for the order?",
 ]
+COUGH = b"\x10" * 20 + b"\x90" * 20
+"""Sound that is no character: the fake recogniser hears nothing in it."""
+
+
+class Loudness(Processor):
+    """A detector of voice for callers who spell: any sound of 40 ms is one, until 200 ms of silence."""
+
+    emits = (VoiceStart, VoiceStop)
+
+    def __init__(self) -> None:
+        self.loud = self.quiet = 0
+        self.voice = False
+
+    @tap(AudioIn)
+    def listen(self, frame: AudioIn) -> None:
+        sound = bool(frame.audio.strip(b"\xff\x7f"))
+        self.loud, self.quiet = (self.loud + 1, 0) if sound else (0, self.quiet + 1)
+        end = frame.at + frame.samples
+        if self.loud == 2 and not self.voice:
+            self.voice = True
+            self.push(VoiceStart(end - 320, decided_at=end))
+        elif self.quiet == 10 and self.voice:
+            self.voice = False
+            self.push(VoiceStop(end - 1600, decided_at=end))
 
 
 def spoken(voice: str = "elevenlabs", **llm: Any) -> Any:

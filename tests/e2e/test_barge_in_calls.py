@@ -16,40 +16,16 @@ from processors.elevenlabs import ElevenLabsTTS
 from processors.flux import FluxSTT
 from processors.openai import ChatLLM
 from processors.sentences import SentenceAggregator
-from tests.e2e.agents import ANSWERS, GREETING, environment, vendors
+from tests.e2e.agents import ANSWERS, COUGH, GREETING, Loudness, environment, vendors
 from tests.e2e.conversation import Phone, real, virtual
 from voiceflow.call import Call
 from voiceflow.declaration.pipeline import Pipeline
-from voiceflow.engine.processor import Processor, on, tap
-from voiceflow.frames import AudioIn, Sentence, VoiceStart, VoiceStop
+from voiceflow.engine.processor import Processor, on
+from voiceflow.frames import Sentence
 from voiceflow.testing import run
 
 ANSWER = ANSWERS[0]
 NOTICE = "This call is recorded for training."
-COUGH = b"\x10" * 20 + b"\x90" * 20
-"""Sound that is no character: the fake recogniser hears nothing in it."""
-
-
-class Loudness(Processor):
-    """A detector of voice for callers who spell: any sound of 40 ms is one, until 200 ms of silence."""
-
-    emits = (VoiceStart, VoiceStop)
-
-    def __init__(self) -> None:
-        self.loud = self.quiet = 0
-        self.voice = False
-
-    @tap(AudioIn)
-    def listen(self, frame: AudioIn) -> None:
-        sound = bool(frame.audio.strip(b"\xff\x7f"))
-        self.loud, self.quiet = (self.loud + 1, 0) if sound else (0, self.quiet + 1)
-        end = frame.at + frame.samples
-        if self.loud == 2 and not self.voice:
-            self.voice = True
-            self.push(VoiceStart(end - 320, decided_at=end))
-        elif self.quiet == 10 and self.voice:
-            self.voice = False
-            self.push(VoiceStop(end - 1600, decided_at=end))
 
 
 class Notice(Processor):

@@ -53,6 +53,33 @@ async def test_the_desk_books_and_hangs_up_after_its_goodbye(virtual_time: None)
     assert any(words.startswith("Booked for Ada Lovelace") for words in booked)
 
 
+async def test_who_speaks_over_the_notice_is_answered_and_not_greeted(virtual_time: None) -> None:
+    story = STORIES["appointment_desk"]
+    vendors = Vendors(
+        llm=FakeOpenAI(story.model, key=OPENAI_KEY, ttft=0.25, gap=0.02), flux=FakeFlux(key=DEEPGRAM_KEY)
+    )
+    with environment(vendors):
+        async with virtual(vendors, load(story.file).make) as phone:
+            await phone.agent_speaks()
+            await phone.said(story.lines[0])
+            await phone.hears("Which do you like?")
+            await phone.quiet(2.0)
+            spoken = [entry.content for entry in phone.call.history.messages if entry.role == "assistant"]
+    assert spoken[0].startswith("Harbour Street Dental.")
+    assert len(spoken) == 2
+
+
+async def test_the_notice_comes_before_the_greeting(virtual_time: None) -> None:
+    story = STORIES["appointment_desk"]
+    vendors = Vendors(llm=FakeOpenAI(story.model, key=OPENAI_KEY), flux=FakeFlux(key=DEEPGRAM_KEY))
+    with environment(vendors):
+        async with virtual(vendors, load(story.file).make) as phone:
+            await phone.hears("How can I help you?")
+            await phone.quiet(0.5)
+            spoken = [entry.content for entry in phone.call.history.messages if entry.role == "assistant"]
+    assert [words.partition(".")[0] for words in spoken] == ["Harbour Street Dental", "How can I help you?"]
+
+
 async def test_the_reminder_notes_the_answer(virtual_time: None) -> None:
     result, requests = await played(STORIES["reminder"])
     assert (result.reason, result.fault) == ("the agent hung up", None)

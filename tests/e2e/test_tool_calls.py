@@ -105,3 +105,27 @@ async def test_the_caller_talks_while_it_is_booked(virtual_time: None) -> None:
         assert [m["content"] for m in told if m["role"] == "tool"] == ["Monday is booked."]
         assert told[-1]["role"] == "system"
         assert "Monday is booked." in told[-1]["content"]
+
+
+async def test_who_speaks_over_what_comes_after_the_farewell_is_not_hung_up_on(virtual_time: None) -> None:
+    """The farewell is heard; then the agent tells what came of the booking, and the caller has a question."""
+
+    def terse(messages: list[dict[str, Any]]) -> Answer:
+        asked = str(messages[-1]["content"])
+        return (ToolCall("end_call"),) if "That is all" in asked else clerk(messages)
+
+    of = vendors(llm=FakeOpenAI(key=OPENAI_KEY, reply=terse, ttft=0.1, gap=0.01))
+    with environment(of), all_valid():
+        async with virtual(of, spoken(tools=[book, end_call(farewell="Have a nice day, goodbye!")])) as phone:
+            await phone.hears(GREETING)
+            await phone.said("On Monday, please.")
+            await phone.hears_since("I am writing")
+            await phone.said("That is all.")
+            await phone.hears_since("goodbye!")
+            await phone.hears_since("By the way")
+            await phone.said("Wait!")
+            await phone.hears_since("I am listening.")
+        uses = {
+            use.requested.name: use.state.value for use in phone.call.history.messages if use.role == "tool"
+        }  # type: ignore[attr-defined]
+        assert uses == {"book": "done", "end_call": "cancelled"}

@@ -109,6 +109,30 @@ def test_say_cancelled_in_the_tick_of_its_grant_kills_its_own_reply_and_no_other
     run(main())
 
 
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_say_whose_floor_is_taken_in_the_tick_of_its_grant_is_the_next(interruptible: bool) -> None:
+    async def main() -> None:
+        async with phone(Speaker()) as p:
+            p.turner.turns.started()
+            said: list[str] = []
+
+            async def say(text: str) -> None:
+                said.append(await p.call.say(text, interruptible=interruptible))
+
+            tasks = [asyncio.create_task(say(text)) for text in ("one", "two")]
+            await settled()
+            p.turner.turns.ended()
+            p.turns.stop("")  # the floor is given to the first ...
+            p.turner.turns.ended("a key, say")  # ... and taken, and nothing was said
+            await settled()
+            assert said == []
+            p.turns.stop("no answer comes")
+            await asyncio.gather(*tasks)
+            assert said == ["one", "two"]
+
+    run(main())
+
+
 def test_say_with_a_timeout_does_not_take_the_outcome_from_who_waits_for_it_too() -> None:
     async def main() -> None:
         async with phone(Speaker()) as p:

@@ -213,7 +213,9 @@ def test_what_a_desk_does_not_take() -> None:
 
     look = named("look", "read", nap)
     for tools, says in (
-        ([nap], "is no tool"),
+        ([nap], r"nap is no tool: write @tool\(effect=...\) above the function"),
+        ([end_call], r"end_call makes a tool: call it, as in tools=\[end_call\(\)\]"),
+        (look, "takes several tools"),
         ([look, named("look", "read", nap)], "two tools look"),
         ([Object.look], "is a method"),
     ):
@@ -617,7 +619,7 @@ def test_the_trace_shows_tools_and_hides_words() -> None:
         assert tools[1].words == '{"seconds": 2}'
         assert tools[2].words == "rested"
         assert tools[2].figures == {"took": 2.0}
-        assert tool_times(record) == {1: "  nap 2000 ms"}
+        assert tool_times(record) == {1: "nap 2000 ms"}
         redacted = to_json(record_of(it.call, "", redact=True))
         assert "rested" not in redacted
         assert "Rosebud" not in redacted

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from processors.twilio.simulated.caller import Speech
 from tests.vendors.aura import FakeAura
+from tests.vendors.completions import Scripted
 from tests.vendors.elevenlabs import FakeElevenLabs
 from tests.vendors.espeak import Espeak, find
 from tests.vendors.flux import FakeFlux
@@ -70,7 +71,11 @@ def main(
         typer.Option(help="What Flux takes the caller's next speech for. May be given again."),
     ] = None,
     reply: Annotated[
-        list[str] | None, typer.Option(help="What the model answers next. May be given again.")
+        list[str] | None,
+        typer.Option(
+            help='What the model answers next: a text, or a tool, as [b]book({"day": "2026-11-23"})[/b], or '
+            "both. May be given again."
+        ),
     ] = None,
     spelled: Annotated[
         bool, typer.Option("--spelled", help="Flux reads spelled audio, as tests send it, not any voice.")
@@ -103,6 +108,8 @@ def main(
 
       python -m tests.vendors --first-token 900 --gap 60 --line "Are you open?" --reply "Until six."
 
+      python -m tests.vendors --reply 'Let me see. opening_hours({"day": "2026-11-23"})' --reply "Until six."
+
     Any voice will do for the caller: Flux does not understand it, but takes it for the next line.
 
     Without espeak-ng the agent's voice is a buzz that spells its text.
@@ -123,7 +130,7 @@ def main(
             handshake=handshake / 1000,
         ),
         llm=FakeOpenAI(
-            reply or REPLIES,
+            Scripted(reply or REPLIES),
             key=OPENAI_KEY,
             ttft=first_token / 1000,
             gap=gap / 1000,

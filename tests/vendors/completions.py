@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -36,6 +37,34 @@ class ToolCall:
 Answer = str | Sequence[str | ToolCall]
 """A text, or its pieces and tool calls: a token each, and one for each fragment of a call's arguments."""
 Reply = Sequence[str] | Callable[[list[dict[str, Any]]], Answer]
+
+
+_CALL = re.compile(r"\b([A-Za-z_]\w*)\((\{.*\}|)\)\s*$", re.DOTALL)
+
+
+class Scripted:
+    """Answers in turn, over and over, as somebody types them: `Let me see. opening_hours({"day": "Monday"})`
+    says something and then calls a tool. Who asks again at the same place of a conversation (a draft that was
+    dropped, another call) is given the same."""
+
+    def __init__(self, replies: Sequence[str]) -> None:
+        self._answers = itertools.cycle([_typed(reply) for reply in replies])
+        self._given: dict[tuple[str, ...], Answer] = {}  # as many as a conversation is long
+
+    def __call__(self, messages: list[dict[str, Any]]) -> Answer:
+        place = tuple(message["role"] for message in messages if message["role"] in ("user", "tool"))
+        if messages[-1]["role"] not in ("user", "tool"):
+            place += (str(messages[-1]["content"]),)  # something that the program wants to be said
+        if place not in self._given:
+            self._given[place] = next(self._answers)
+        return self._given[place]
+
+
+def _typed(reply: str) -> Answer:
+    called = _CALL.search(reply)
+    if called is None:
+        return reply
+    return *tokens(reply[: called.start()]), ToolCall(called[1], called[2] or "{}")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

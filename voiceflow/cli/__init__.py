@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from voiceflow.cli import call, dial, doctor, environment, graph, number, run, trace, webhook
+from voiceflow.cli import call, chat, demo, dial, doctor, environment, graph, number, run, trace, webhook
 from voiceflow.errors import VoiceflowError
 from voiceflow.version import __version__
 
@@ -23,7 +23,8 @@ app.command()(run.run)
 app.command()(call.call)
 app.command()(number.number)
 app.command()(dial.dial)
-app.command()(dial.demo)
+app.command()(demo.demo)
+app.command()(chat.chat)
 app.command()(graph.graph)
 app.command()(trace.trace)
 app.command()(doctor.doctor)

@@ -82,7 +82,7 @@ def call(
     if missing := [key for key in needed if not key]:
         raise MissingKeys(missing)
     order = Order(
-        _party(to), _party(from_number), _reachable(public_url), ring, limit, _parameters(param or [])
+        _party(to), _party(from_number), _reachable(public_url), ring, limit, parameters_of(param or [])
     )
     settings = Settings(public_url=order.public_url, call_limit=limit)
     with watching(
@@ -192,7 +192,8 @@ def _reachable(given: str) -> str:
     return url
 
 
-def _parameters(given: list[str]) -> dict[str, str]:
+def parameters_of(given: list[str]) -> dict[str, str]:
+    """What `--param` says. VoiceflowError for what is not NAME=VALUE."""
     parameters: dict[str, str] = {}
     for word in given:
         name, equals, value = word.partition("=")

@@ -214,7 +214,7 @@ def describe(event: Event, redaction: Redaction) -> tuple[Text, Text]:
                 return agent, _said("heard", "bold green", f" {_ms(turn)} after the end of the turn")
             return agent, Text("heard", style="bold green")
         case "held" | "goes on":
-            return agent, Text("waits: a noise" if event.kind == "held" else "goes on", style="green")
+            return agent, Text("held: a voice" if event.kind == "held" else "goes on", style="green")
         case "backchannel":
             return caller, _said("only listens" if words else "was not heard to speak", "cyan", quoted)
         case "kept":
@@ -229,7 +229,7 @@ def describe(event: Event, redaction: Redaction) -> tuple[Text, Text]:
             return Text("line"), Text("open", style="dim")
         case "tool":
             time = f"  {_ms(took)}" if event.figures else ""
-            return owner, _said(detail, "magenta", f"{time}{quoted}")
+            return owner, _said(detail, "magenta", f"{time}  {plain(words)}".rstrip())
         case "note":
             return owner, Text(plain(detail), style="yellow")
         case kind:

@@ -1,7 +1,9 @@
-"""`voiceflow dial` and `voiceflow demo`: a phone call without a phone."""
+"""`voiceflow dial`: a phone call without a phone."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +20,8 @@ from voiceflow.errors import LinkError, VoiceflowError
 from voiceflow.frames import PHONE
 
 if TYPE_CHECKING:
-    from processors.twilio.simulated.report import Samples
+    from processors.twilio.simulated.report import CallReport, Samples
+    from voiceflow.server.listener import Listener
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -27,6 +30,9 @@ PAUSE = 3.0
 QUIET = 33.0
 """Root mean square of a 20 ms packet that is silence at any rate: -60 dBFS."""
 LONGEST_PAUSE = 600.0
+KEY = 0.3
+"""Seconds from one key to the next, as somebody types a number that he knows."""
+KEYS = re.compile(r"(\d{1,3}(?:\.\d*)?):([0-9*#A-D]{1,64})")
 FIRST = 0.5
 """Seconds before the first, where it does not depend on the agent."""
 PATIENCE = 1.3
@@ -50,9 +56,19 @@ def dial(
         str, typer.Argument(help="A pipeline file, or the webhook's URL: http://127.0.0.1:8080/twilio/voice.")
     ],
     speech: Annotated[
-        list[Path],
-        typer.Option(help="A WAV the caller says, without the silence at its ends.", show_default=False),
-    ],
+        list[Path] | None,
+        typer.Option(
+            help="A WAV the caller says, without the silence at its ends. None: the caller says nothing.",
+            show_default=False,
+        ),
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SECONDS:KEYS the caller presses so late in the call, as 9.5:4711#. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
     first: Annotated[
         float | None,
         typer.Option(
@@ -99,20 +115,26 @@ def dial(
       voiceflow dial pipelines/vad_only.py --speech hello.wav --out call.wav
 
       voiceflow dial http://127.0.0.1:8080 --speech a.wav --speech b.wav --after 1.5 --delay 40
+
+      voiceflow dial http://127.0.0.1:8080 --speech a.wav --keys 9.5:4711# --linger 5
+
+      voiceflow dial http://127.0.0.1:8080 --linger 30 --limit 60     [dim]a caller who is silent[/dim]
     """
     from voiceflow.cli.run import run_async
 
     configure(log_level)
+    speech = speech or []
     listens = first is None and not after
     pauses = _pauses(
         len(speech), after or [], MOMENT if first is None else first, MOMENT if listens else PAUSE
     )
     public_url = checks.public_url(public_url)
     run_async(
-        _dial(
+        call_and_show(
             target,
             list(zip(speech, pauses, strict=True)),
             out,
+            digits=_pressed(keys or []),
             patience=PATIENCE if first is None else None,
             listens=ANSWERING if listens else None,
             delay=delay / 1000,
@@ -126,40 +148,12 @@ def dial(
     )
 
 
-def demo(
-    out: Annotated[Path, typer.Option(help="Where the recording of the call goes.")] = Path(
-        "voiceflow-demo.wav"
-    ),
-) -> None:
-    """Hear it: a recorded person calls the VAD-only agent, is answered, and interrupts it. No account needed.
-
-    voiceflow demo
-    """
-    from pipelines import vad_only
-    from voiceflow.assets import speech
-    from voiceflow.cli.run import run_async
-
-    configure("WARNING")
-    console.print("[bold]A person calls an agent[/bold] - over real sockets, in the protocol Twilio speaks.")
-    console.print(
-        "[dim]The caller is a recorded human voice. The agent listens with a voice detector only:[/dim]"
-    )
-    console.print(
-        "[dim]it plays a recording when the caller stops, and stops when the caller speaks.[/dim]\n"
-    )
-    said = [(speech("go_forward_ten_meters"), FIRST), (speech("three_cards"), 2.5)]
-    run_async(_dial(str(vad_only.__file__), said, out, linger=1.0))
-    console.print(f"\n[bold]Listen:[/bold] {escape(str(out))} [dim](caller left, agent right)[/dim]")
-    console.print(
-        "[bold]Next:[/bold]   voiceflow run pipelines/vad_only.py, and put your own processors in it"
-    )
-
-
-async def _dial(
+async def call_and_show(
     target: str,
     speeches: list[tuple[Path, float]],
     out: Path | None,
     *,
+    digits: Sequence[tuple[float, str]] = (),
     patience: float | None = None,
     listens: float | None = None,
     delay: float = 0.0,
@@ -170,11 +164,13 @@ async def _dial(
     auth_token: str = "",
     public_url: str = "",
 ) -> None:
+    """Calls `target`, says `speeches`, each so many seconds after the one before, and shows what happens.
+    typer.Exit when the call fails."""
     from processors.twilio.routes import VOICE
     from processors.twilio.simulated.caller import SimulatedCaller, Speech
     from processors.twilio.simulated.report import Event
     from voiceflow.audio import read_wav
-    from voiceflow.cli.timeline import Timeline, bars
+    from voiceflow.cli.timeline import Timeline
 
     if out is not None:
         checks.writable(out)
@@ -189,7 +185,7 @@ async def _dial(
         if urlsplit(target).scheme in ("http", "https"):
             url = target if urlsplit(target).path.strip("/") else target.rstrip("/") + VOICE
         else:
-            url = await _serve(Path(target), auth_token, stack) + VOICE
+            url = (await serve(Path(target), auth_token, stack)).url + VOICE
         phone = SimulatedCaller(
             url,
             auth_token=auth_token,
@@ -197,6 +193,7 @@ async def _dial(
             caller=caller,
             called=called,
             speeches=spoken,
+            digits=digits,
             patience=patience,
             listens=listens,
             delay_in=delay,
@@ -211,11 +208,19 @@ async def _dial(
             console.print(f"[red]the call failed:[/red] {escape(str(error))}")
             if phone.report.http and phone.report.http[0].status == 403:
                 console.print(SIGNED_WRONG if auth_token else UNSIGNED)
+            elif not phone.report.http and url.startswith(target):
+                console.print("Does an agent listen there? voiceflow run FILE, in another terminal.")
             raise typer.Exit(1) from None
         finally:
             if out is not None and phone.report.stream_sids:
                 phone.report.write(out)
-    report = phone.report
+    summed_up(phone.report)
+
+
+def summed_up(report: CallReport) -> None:
+    """Both sides of a call that is over, and what was wrong with it."""
+    from voiceflow.cli.timeline import bars
+
     console.print()
     console.print(bars(report))
     console.print(
@@ -237,8 +242,8 @@ def voiced(samples: Samples) -> Samples:
     return samples[loud[0] * packet : (loud[-1] + 1) * packet] if len(loud) else samples
 
 
-async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
-    """Serves a pipeline file on a free port for one call; its base URL."""
+async def serve(file: Path, auth_token: str, stack: AsyncExitStack) -> Listener:
+    """Serves a pipeline file on a free port for one call."""
     from processors.twilio.codec import TwilioCodec
     from processors.twilio.routes import TwilioRoutes
     from voiceflow.server.listener import Listener, warm
@@ -246,10 +251,23 @@ async def _serve(file: Path, auth_token: str, stack: AsyncExitStack) -> str:
     from voiceflow.server.server import Server
 
     server = Server(load(file))
+    stack.push_async_callback(server.close)  # also when what it shares cannot be warmed
     await warm(server.agent, TwilioCodec(), server)
     routes = TwilioRoutes(server, auth_token=auth_token)
-    listener = await stack.enter_async_context(Listener(server, routes.routes(), host="127.0.0.1", port=0))
-    return listener.url
+    return await stack.enter_async_context(Listener(server, routes.routes(), host="127.0.0.1", port=0))
+
+
+def _pressed(given: list[str]) -> list[tuple[float, str]]:
+    """When each key is pressed, in seconds of the call."""
+    pressed = []
+    for each in given:
+        if (read := KEYS.fullmatch(each)) is None:
+            raise VoiceflowError(
+                f"--keys {each}: give the second of the call and the keys, of 0-9 * # A-D, as in 9.5:4711#"
+            )
+        start = float(read[1])
+        pressed += [(start + place * KEY, key) for place, key in enumerate(read[2])]
+    return pressed
 
 
 def _pauses(speeches: int, after: list[float], first: float = FIRST, then: float = PAUSE) -> list[float]:

@@ -78,8 +78,8 @@ async def _examine(
     findings = [_python(), _uvloop(), _model(), accounts.env_files(file)]
     needed: dict[str, Key] = {}
     if file is not None:
-        finding, needed = _pipeline(file)
-        findings.append(finding)
+        about, needed = _pipeline(file)
+        findings += about
     try:
         webhook = checks.public_url(public_url)
     except VoiceflowError:  # `_public` says what is wrong with it
@@ -114,18 +114,19 @@ def _model() -> Finding:
     return Finding("voice detector", True, "Silero, its checksum is right")
 
 
-def _pipeline(file: Path) -> tuple[Finding, dict[str, Key]]:
+def _pipeline(file: Path) -> tuple[list[Finding], dict[str, Key]]:
     """Whether the file can be used, and which keys its processors need."""
     from processors.twilio.codec import TwilioCodec
     from voiceflow.call import Call
     from voiceflow.server.loader import load
 
     try:
-        chain = load(file).make(Call(TwilioCodec())).chain
+        pipeline = load(file).make(Call(TwilioCodec()))
     except VoiceflowError as error:
-        return Finding("pipeline", False, str(error)), {}
-    keys = {key.variable: key for processor in chain for key in processor.keys}
-    return Finding("pipeline", True, f"{file}: {len(chain)} processors"), keys
+        return [Finding("pipeline", False, str(error))], {}
+    keys = {key.variable: key for processor in pipeline.chain for key in processor.keys}
+    good = Finding("pipeline", True, f"{file}: {len(pipeline.chain)} processors")
+    return [good, *(Finding("pipeline", None, warning) for warning in pipeline.warnings)], keys
 
 
 def _token(token: str) -> Finding:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 from loguru import logger
 
+from processors.browser.access import Access, dashboard
 from processors.twilio.codec import TwilioCodec
 from processors.twilio.routes import VOICE, TwilioRoutes
 from voiceflow.call import Call
@@ -64,6 +65,23 @@ def run(
     fallback_number: Annotated[
         str, typer.Option(help="Instead of the sentence: the number to connect the caller to.")
     ] = "",
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--dashboard/--no-dashboard",
+            show_default=False,
+            help="The page to talk from a browser. Unless you say: where only this machine reaches it.",
+        ),
+    ] = None,
+    page_password: Annotated[
+        str,
+        typer.Option(
+            "--dashboard-password",
+            envvar="VOICEFLOW_DASHBOARD_PASSWORD",
+            show_envvar=True,
+            help="Asked for by the page; needed where others reach it.",
+        ),
+    ] = "",
     reload: Annotated[bool, typer.Option("--reload", help="Loads the file again when it changes.")] = False,
     quiet: Quiet = False,
     trace_dir: TraceDir = None,
@@ -98,6 +116,9 @@ def run(
         fallback_number=fallback_number or None,
     )
     address = host or listen_on(settings.public_url or "", auth_token)
+    access = dashboard(
+        wanted=page, password=page_password, host=address, public_url=settings.public_url or ""
+    )
     with watching(
         log_level,
         quiet=quiet,
@@ -107,7 +128,7 @@ def run(
         webhook_spool=webhook_spool,
     ) as opened:
         agent = ReloadingAgent(load(file)) if reload else load(file)
-        run_async(_serve(agent, settings, opened, address, port, auth_token))
+        run_async(_serve(agent, settings, opened, address, port, auth_token, access, redact))
 
 
 def listen_on(public_url: str, auth_token: str) -> str:
@@ -126,12 +147,18 @@ async def _serve(
     host: str,
     port: int,
     auth_token: str,
+    access: Access | None,
+    redact: bool,
 ) -> None:
     server = Server(agent, settings)
     server.opened = opened
-    async with serving(server, host=host, port=port, auth_token=auth_token) as listener:
+    async with serving(
+        server, host=host, port=port, auth_token=auth_token, access=access, redact=redact
+    ) as listener:
         public = settings.public_url or listener.url
         logger.info(f"answering calls: {public}{VOICE}  (listening on {listener.url})")
+        if access is not None:
+            logger.info(f"talk to it in a browser: {public}/")
         if not auth_token:
             logger.warning("no TWILIO_AUTH_TOKEN: requests are not verified, so it listens on loopback only")
         elif not settings.public_url:
@@ -148,13 +175,31 @@ async def _serve(
 
 
 @asynccontextmanager
-async def serving(server: Server, *, host: str, port: int, auth_token: str) -> AsyncIterator[Listener]:
-    """A warm server with Twilio's routes, listening until the block ends. Raises as `warm` and Listener."""
+async def serving(
+    server: Server,
+    *,
+    host: str,
+    port: int,
+    auth_token: str,
+    access: Access | None = None,
+    redact: bool = False,
+) -> AsyncIterator[Listener]:
+    """A warm server with Twilio's routes, and with `access` those of a browser, listening until the block
+    ends. Raises as `warm` and Listener."""
+    from processors.browser.routes import BrowserRoutes  # imports numpy
+
     await warm(server.agent, TwilioCodec(), server)
     settle()
-    routes = TwilioRoutes(server, auth_token=auth_token)
-    async with Listener(server, routes.routes(), host=host, port=port) as listener:
-        yield listener
+    routes = TwilioRoutes(server, auth_token=auth_token).routes()
+    browser = BrowserRoutes(server, access, redact=redact) if access is not None else None
+    if browser is not None:
+        routes += browser.routes()
+    try:
+        async with Listener(server, routes, host=host, port=port) as listener:
+            yield listener
+    finally:
+        if browser is not None:
+            await browser.close()
 
 
 class ReloadingAgent:

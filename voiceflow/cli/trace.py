@@ -54,7 +54,7 @@ def trace(
         console.print(call_table(calls, console.width), soft_wrap=False)
         console.print()
     _, record = calls[-1]
-    look = _look(console)
+    look = look_of(console)
     for line in waterfall(record, look):
         console.print(line)
     if words:
@@ -62,7 +62,7 @@ def trace(
         for line in transcript(record, look):
             console.print(line)
     if html is not None or open_page:
-        page = _page(record, html)
+        page = write_page(record, html)
         console.print()
         console.print(Text(f"page: {page}", style="dim"))
         if open_page and not webbrowser.open(page.resolve().as_uri()):
@@ -92,7 +92,7 @@ def _read(files: list[Path]) -> list[tuple[Path, CallRecord]]:
     return sorted(calls, key=lambda call: call[1].started)
 
 
-def _page(record: CallRecord, html: Path | None) -> Path:
+def write_page(record: CallRecord, html: Path | None) -> Path:
     """Writes the page; only its owner can read it until it is shared."""
     from voiceflow.trace.page import page
 
@@ -107,6 +107,7 @@ def _page(record: CallRecord, html: Path | None) -> Path:
     return html
 
 
-def _look(console: Console) -> Look:
+def look_of(console: Console) -> Look:
+    """What a console's terminal can show."""
     colours = console.color_system is not None and not console.no_color
     return Look(console.width, colours, ascii=not (console.encoding or "").lower().startswith("utf"))

@@ -1,28 +1,25 @@
 """The declaration check: what a chain can be known to do wrong before a call is answered.
 
-It reads only the classes: what they handle (`@on`, `@tap`), `needs`, `emits`, `pushes`, `takes_turns`.
+It reads only the classes: what they handle (`@on`, `@tap`), `needs`, `emits`, `pushes`, `takes_turns`. Where
+they stand to each other: `places.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from voiceflow.declaration.places import BY_AUTHORITY, check_places, unseen
 from voiceflow.engine.processor import Processor, handler_for
 from voiceflow.errors import DeclarationError
 from voiceflow.frames import (
     AgentFrame,
     CallEnd,
     CallStart,
-    DraftEnd,
-    DraftResumed,
     Fault,
     Frame,
     Interrupt,
-    Prompt,
     ReplyEnd,
     Sentence,
-    TurnEnd,
-    TurnStart,
     Way,
 )
 from voiceflow.line.sink import LineSink
@@ -31,8 +28,6 @@ from voiceflow.vendor import MissingKeys
 
 BY_ENGINE: tuple[type[Frame], ...] = (CallStart, CallEnd, Fault, Interrupt)
 """Made by the engine, seen everywhere."""
-BY_AUTHORITY: tuple[type[Frame], ...] = (TurnStart, DraftEnd, DraftResumed, TurnEnd, Prompt)
-"""Made by the TurnKeeper at the position of the turn's authority."""
 BY_PROGRAM: tuple[type[Frame], ...] = (Sentence, ReplyEnd)
 """Made by `call.say()` at the top of the chain. They count as made only where no processor speaks by itself:
 between a language model and a voice they would hide that the sentence aggregator is missing."""
@@ -49,6 +44,8 @@ def check(chain: Sequence[Processor], *, parts: bool = False) -> list[str]:
         _check_reply_end(processor, last=index == len(chain) - 1)
         if not parts:
             _check_needs(chain, index)
+    if not parts:
+        check_places(chain)
     return _suspicions(chain)
 
 
@@ -146,7 +143,7 @@ def _missing(chain: Sequence[Processor], index: int, needed: type[Frame]) -> str
 
 
 def _suspicions(chain: Sequence[Processor]) -> list[str]:
-    """Frames that some processor makes and nobody takes."""
+    """Frames that some processor makes and nobody takes, or takes and stands too early for."""
     found = []
     if isinstance(chain[-1], LineSink) and not _speaks(chain[:-1]):
         found.append("nothing in this chain speaks: the caller hears nothing")
@@ -161,7 +158,7 @@ def _suspicions(chain: Sequence[Processor]) -> list[str]:
             )
             if not taken and made.way is Way.DOWN and issubclass(made, AgentFrame):
                 found.append(f"nothing after {_name(processor)} takes its {made.__name__}")
-    return found
+    return [*found, *unseen(chain)]
 
 
 def _name(processor: Processor) -> str:

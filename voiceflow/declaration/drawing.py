@@ -39,6 +39,8 @@ def _facts(processor: Processor) -> list[tuple[str, str]]:
         ("takes", ", ".join(_handled(h) for h in cls.handles if not h.tap)),
         ("gives", ", ".join(_given(t) for t in dict.fromkeys((*cls.emits, *cls.pushes)))),
     ]
+    if processor.tools:
+        facts.append(("tools", ", ".join(f"{t.name} ({t.effect.value})" for t in processor.tools)))
     if cls.takes_turns:
         facts.append(("makes", "TurnStart, DraftEnd, DraftResumed, TurnEnd, Prompt, Interrupt"))
     return [(verb, names) for verb, names in facts if names]

@@ -177,10 +177,20 @@ class TurnKeeper:
     async def take_floor(self, wanted: Wanted = lambda: True) -> Granted | None:
         """A live reply for the program's own words, as soon as nobody speaks; None when it is not `wanted`
         any more by then. CallEnded when that never comes."""
+        given = await self._floor(wanted)
+        while given is not None and given[0].dead:
+            # Taken away again in the very tick in which it was given: nothing was said, so it is the next.
+            given = await self._floor(wanted, first=True)
+        return given
+
+    async def _floor(self, wanted: Wanted, *, first: bool = False) -> Granted | None:
         if self._closed or len(self._waiting) == WAITING_BOUND:
             raise CallEnded("the call is over" if self._closed else f"{WAITING_BOUND} say() wait already")
         granted: asyncio.Future[Granted | None] = self._pump.loop.create_future()
-        self._waiting.append((granted, wanted))
+        if first:
+            self._waiting.appendleft((granted, wanted))
+        else:
+            self._waiting.append((granted, wanted))
         self._grant()
         try:
             return await granted

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from voiceflow.call import Call
     from voiceflow.engine.keeper import TurnKeeper
     from voiceflow.engine.pump import Pump
+    from voiceflow.tools.tool import Tool
     from voiceflow.vendor import Key
 
 Handler = Callable[..., Any]
@@ -134,6 +135,8 @@ class Processor:
 
     needs: ClassVar[tuple[type[Frame], ...]] = ()
     """Frame types that must be made somewhere in the chain. Without it, one of the handled types must be."""
+    wants: ClassVar[tuple[type[Frame], ...]] = ()
+    """Frame types that it can do without. Whoever makes them, if anybody does, has to stand before it."""
     emits: ClassVar[tuple[type[Frame], ...]] = ()
     """Frame types that come out besides those that handlers take and pass on."""
     pushes: ClassVar[tuple[type[AgentFrame], ...]] = ()
@@ -141,6 +144,8 @@ class Processor:
     has them must take ReplyEnd and give it again after its last output, or ReplyEnd would overtake it."""
     takes_turns: ClassVar[bool] = False
     """This processor is the turn's authority: it calls `self.turns`. One per pipeline."""
+    alone: ClassVar[bool] = False
+    """A second one of it in a chain is a mistake."""
     start_timeout: ClassVar[float] = 10.0
     """Seconds that `start` may take."""
     stop_timeout: float = 5.0
@@ -153,6 +158,9 @@ class Processor:
     keys: tuple[Key, ...] = ()
     """Secrets it cannot work without, set in `__init__`; a missing one is told before a call is answered."""
 
+    tools: tuple[Tool, ...] = ()
+    """What a model may call through it, set in `__init__`."""
+
     handles: ClassVar[tuple[Handles, ...]] = ()
     """What the class handles; collected from the decorators."""
 
@@ -163,10 +171,10 @@ class Processor:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.handles = tuple(_collect(cls))
-        for given in (*cls.needs, *cls.emits, *cls.pushes):
+        for given in (*cls.needs, *cls.wants, *cls.emits, *cls.pushes):
             if not (isinstance(given, type) and issubclass(given, Frame)):
                 raise DeclarationError(
-                    f"{cls.__name__}: needs, emits and pushes list frame types, not {given!r}"
+                    f"{cls.__name__}: needs, wants, emits and pushes list frame types, not {given!r}"
                 )
 
     # -- what a subclass may override

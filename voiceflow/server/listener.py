@@ -110,6 +110,8 @@ async def warm(agent: Agent, codec: Codec, server: Server) -> None:
         logger.warning(f"not tried before the first call, as it needs a number called: {error}")
         return
     check_keys(pipeline.chain)
+    for warning in pipeline.warnings:
+        logger.warning(warning)
     for processor in pipeline.chain:
         processor._call = call
         try:

@@ -16,7 +16,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from voiceflow.declaration.check import BY_AUTHORITY, BY_ENGINE
+from voiceflow.declaration.check import BY_ENGINE
+from voiceflow.declaration.places import BY_AUTHORITY
 from voiceflow.engine.history import Message
 from voiceflow.engine.processor import Processor, handler_for
 from voiceflow.engine.reply import Reply

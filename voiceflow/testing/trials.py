@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
-from voiceflow.declaration.check import BY_AUTHORITY, BY_ENGINE
+from voiceflow.declaration.check import BY_ENGINE
+from voiceflow.declaration.places import BY_AUTHORITY
 from voiceflow.engine.processor import Processor
 from voiceflow.errors import CallEnded, DeclarationError, LinkError, VoiceflowError
 from voiceflow.frames import Frame

@@ -335,10 +335,12 @@ def _effect(known: dict[str, Tool], requested: Requested) -> Effect:
 
 
 def _check(tools: Sequence[Tool]) -> None:
+    if isinstance(tools, Tool) or not isinstance(tools, Sequence):
+        raise DeclarationError("tools=... takes several tools, as in tools=[look_up, end_call()]")
     seen: set[str] = set()
     for each in tools:
         if not isinstance(each, Tool):
-            raise DeclarationError(f'{each!r} is no tool: write @tool(effect="read") above the function')
+            raise DeclarationError(_no_tool(each))
         if each.details.receiver:
             raise DeclarationError(
                 f"{each.name} is a method: give the tool of an object, as in tools=[desk.{each.name}]"
@@ -346,3 +348,10 @@ def _check(tools: Sequence[Tool]) -> None:
         if each.name in seen:
             raise DeclarationError(f"there are two tools {each.name}: give one another name, @tool(name=...)")
         seen.add(each.name)
+
+
+def _no_tool(given: object) -> str:
+    name = getattr(given, "__name__", repr(given))
+    if getattr(given, "__annotations__", {}).get("return") in (Tool, "Tool"):
+        return f"{name} makes a tool: call it, as in tools=[{name}()]"
+    return f"{name} is no tool: write @tool(effect=...) above the function, or tool(effect=...)({name})"

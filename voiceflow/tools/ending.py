@@ -12,6 +12,7 @@ from voiceflow.tools.tool import Effect, Tool, ToolWithdrawn, tool
 if TYPE_CHECKING:
     from voiceflow.call import Call
 
+REASON = "the agent hung up"
 WAIT = 10.0
 """Seconds that a farewell may take until it was heard."""
 
@@ -26,9 +27,14 @@ def end_call(*, farewell: str = "", wait: float = WAIT) -> Tool:
     @tool(effect=Effect.TERMINAL, limit=2 * wait + 5.0)
     async def end_call(call: Call) -> None:
         """Hang up. Say goodbye to the caller first, in the same answer: it is heard before the call ends."""
+        turn = call.turns.state.turn
         if farewell and not _answered(call):
             await _say(call, farewell, wait)
-        await call.hangup("the agent hung up", wait=wait)
+        await _heard(call, wait)
+        state = call.turns.state
+        if state.turn != turn or state.floor is not Floor.FREE:
+            raise ToolWithdrawn("Not done: the caller spoke during the farewell.")
+        call.end(REASON)
 
     return end_call
 
@@ -40,7 +46,6 @@ def _answered(call: Call) -> bool:
 
 
 async def _say(call: Call, farewell: str, wait: float) -> None:
-    turn = call.turns.state.turn
     try:
         async with asyncio.timeout(wait):
             await call.say(farewell)
@@ -48,6 +53,11 @@ async def _say(call: Call, farewell: str, wait: float) -> None:
         raise
     except (TimeoutError, VoiceflowError) as error:  # without a farewell it is still the end
         call.log.warning(f"the farewell was not said: {error or 'it took too long'}")
-    state = call.turns.state
-    if state.turn != turn or state.floor is not Floor.FREE:
-        raise ToolWithdrawn("Not done: the caller spoke during the farewell.")
+
+
+async def _heard(call: Call, wait: float) -> None:
+    """Waits for what is still being said, or is said right after the farewell: what came of another tool."""
+    if (live := call.turns.live) is not None:
+        await asyncio.wait([call.turns.outcome(live)], timeout=wait)
+        if call.turns.live is live:
+            call.log.warning(f"hung up before the caller had heard everything: {wait:g} s were not enough")

@@ -159,6 +159,7 @@ def _check(hint: Any, name: str, parameter: str) -> None:
         TypeAdapter(hint).json_schema(schema_generator=_Quiet)
     except (PydanticUserError, TypeError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if isinstance(error, PydanticUserError) else str(error)
+        reason = reason.partition(". Set `")[0]  # advice for pydantic's own models
         raise DeclarationError(
             f"{name}({parameter}): a model cannot give {_shown(hint)} ({reason[:200]}): use what can be "
             "written in JSON (str, int, float, bool, date, Literal, Enum, list, dict, a BaseModel)"

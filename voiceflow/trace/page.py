@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from voiceflow.trace.beside import Aside, Held, ToolRun, asides, holds, spoken_over, tool_runs
 from voiceflow.trace.file import CallRecord, Part, TurnRecord
 from voiceflow.trace.path import Step
 from voiceflow.trace.recorder import Event
@@ -138,6 +139,14 @@ def _timeline(record: CallRecord) -> str:
             f'<a class="{kind}" style="{place}" href="#{target}" data-at="{span.begin:.3f}" '
             f'title="{_e(name)}" aria-label="{_e(name)}"></a>\n'
         )
+    for held in holds(record):
+        place = _place(held.begin, held.end - held.begin, record.seconds)
+        name = f"held for a voice, {held.begin:.1f} to {held.end:.1f} s"
+        kind = "held" if held.resumed else "held cut"
+        lanes["agent"] += (
+            f'<a class="{kind}" style="{place}" href="#r{held.reply}" data-at="{held.begin:.3f}" '
+            f'title="{name}" aria-label="{name}"></a>\n'
+        )
     return (
         '<section aria-labelledby="h-call">\n<h2 id="h-call">Who spoke when</h2>\n<div class="lanes">\n'
         f'<span>caller</span><div class="lane">{lanes["caller"]}</div>\n'
@@ -169,7 +178,8 @@ def _turns(record: CallRecord, found: Summary) -> str:
     longest = max((sum(part.ms for part in turn.parts) for turn in shown), default=0.0)
     marks = ticks(longest, TICKS)
     tick = _percent(marks[1], longest) if len(marks) > 1 else "100%"
-    rows = "".join(_turn(turn, longest) for turn in record.turns)
+    beside = _Beside(record)
+    rows = "".join(_turn(turn, longest, beside) for turn in record.turns)
     if found.heard > 1:
         medians = [
             Part(step, owner, found.parts[step])
@@ -203,11 +213,27 @@ def _legend(record: CallRecord, shown: Sequence[Step]) -> str:
     return f'<ul class="legend" aria-label="Parts, and who takes their time">\n{entries}</ul>\n'
 
 
-def _turn(turn: TurnRecord, longest: float) -> str:
+class _Beside:
+    """What else there is to show of each reply, by its number."""
+
+    def __init__(self, record: CallRecord) -> None:
+        self.tools: dict[int | None, list[ToolRun]] = {}
+        self.holds: dict[int | None, list[Held]] = {}
+        self.asides: dict[int | None, list[Aside]] = {}
+        for run in tool_runs(record):
+            self.tools.setdefault(run.reply, []).append(run)
+        for held in holds(record):
+            self.holds.setdefault(held.reply, []).append(held)
+        for aside in asides(record):
+            over = spoken_over(record, aside.at)
+            self.asides.setdefault(over.reply if over is not None else None, []).append(aside)
+
+
+def _turn(turn: TurnRecord, longest: float, beside: _Beside) -> str:
     name = "by itself" if turn.turn is None else f"turn {turn.turn}"
     if turn.dropped:
         name = "draft"
-    spoken = "".join(_words(turn))
+    spoken = "".join(_words(turn, beside))
     meter = _meter(turn.parts, longest, turn.gap_ms, name) if turn.parts and not turn.dropped else ""
     return _row(name, f"r{turn.reply}", meter, spoken)
 
@@ -246,10 +272,18 @@ def _meter(parts: Sequence[Part], longest: float, gap: float | None, name: str) 
     )
 
 
-def _words(turn: TurnRecord) -> Iterator[str]:
-    """What was said: by the caller, and by the agent as far as it was heard."""
+def _words(turn: TurnRecord, beside: _Beside) -> Iterator[str]:
+    """What was said: by the caller, and by the agent as far as it was heard; and what tools did for it."""
     if turn.turn is not None:
         yield _said("caller", _text(turn.asked))
+    for run in beside.tools.get(turn.reply, ()):
+        took = f" {run.seconds * 1000:.0f} ms" if run.seconds is not None else ""
+        result = f" → {_text(run.result)}" if run.result else ""
+        yield _said(
+            "tool",
+            f"<b>{_e(run.name)}</b> <bdi>{_e(run.arguments)}</bdi> "
+            f'<span class="soft">{_e(run.state)}{took}</span>{result}',
+        )
     heard = _text(turn.heard) if turn.heard else '<span class="none">nothing was heard</span>'
     if turn.dropped:
         heard = f'<span class="none">dropped: {_e(turn.cut)}</span>'
@@ -262,7 +296,14 @@ def _words(turn: TurnRecord) -> Iterator[str]:
     if turn.draft and not turn.dropped:
         sooner = f", {turn.saved_ms:.0f} ms sooner" if turn.saved_ms is not None else ""
         heard += f' <span class="soft">(a draft that was right{sooner})</span>'
+    if held := beside.holds.get(turn.reply):
+        times = "once" if len(held) == 1 else f"{len(held)} times"
+        silent = sum(each.end - each.begin for each in held)
+        heard += f' <span class="soft">(held {times} for a voice, {silent:.1f} s)</span>'
     yield _said("agent", heard)
+    for aside in beside.asides.get(turn.reply, ()):
+        note = "is answered later" if aside.kept else "only listens"
+        yield _said("caller", f'{_text(aside.words)} <span class="soft">({note})</span>')
 
 
 def _text(text: str) -> str:

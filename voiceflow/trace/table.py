@@ -42,14 +42,16 @@ def turn_table(record: CallRecord, width: int) -> Table:
     rows = [
         [label(turn), *cell_numbers(turn, shown), milliseconds(turn.gap_ms)] for turn in turns[-TURNS_SHOWN:]
     ]
-    tools = tool_times(record)
-    endings = [ending(turn).append(tools.get(turn.reply, "")) for turn in turns[-TURNS_SHOWN:]]
+    ran = tool_times(record)
+    tools = [Text(ran.get(turn.reply, "")) for turn in turns[-TURNS_SHOWN:]]
+    endings = [ending(turn) for turn in turns[-TURNS_SHOWN:]]
     if found.heard > 1:
         rows.append(
             ["median", *(milliseconds(found.parts.get(step)) for step in shown), milliseconds(found.gap)]
         )
         older = f", {len(turns) - TURNS_SHOWN} rows are not shown" if len(turns) > TURNS_SHOWN else ""
         endings.append(Text(f"of {found.heard}{older}", style="dim"))
+        tools.append(Text())
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for head, column in zip(heads, widths, strict=True):
         table.add_column(
@@ -57,9 +59,14 @@ def turn_table(record: CallRecord, width: int) -> Table:
         )
     table.add_column("", no_wrap=True)
     room = max(8, width - sum(widths) - len(widths) * pad)
-    for row, end in zip(rows, endings, strict=True):
-        end.truncate(room, overflow="ellipsis")
-        table.add_row(*row, end, style="bold" if row[0] == "median" else "")
+    for row, end, used in zip(rows, endings, tools, strict=True):
+        beside = used and len(end) + len(used) + 2 <= room  # else on a line of their own
+        note = Text("  ").join([end, used]) if beside else end
+        note.truncate(room, overflow="ellipsis")
+        table.add_row(*row, note, style="bold" if row[0] == "median" else "")
+        if used and not beside:
+            used.truncate(room, overflow="ellipsis")
+            table.add_row(*[""] * len(row), used)
     return table
 
 
@@ -90,12 +97,12 @@ def ending(turn: TurnRecord) -> Text:
 
 
 def tool_times(record: CallRecord) -> dict[int, str]:
-    """For each reply the tools that it asked for, and how long they ran: `  opening_hours 120 ms`."""
+    """For each reply the tools that it asked for, and how long they ran: `opening_hours 120 ms`."""
     found: dict[int, str] = {}
     for event in record.events:
         if event.kind == "tool" and event.reply is not None and "took" in event.figures:
-            ran = f"  {plain(event.owner)} {milliseconds(event.figures['took'] * 1000)} ms"
-            found[event.reply] = found.get(event.reply, "") + ran
+            ran = f"{plain(event.owner)} {milliseconds(event.figures['took'] * 1000)} ms"
+            found[event.reply] = f"{found[event.reply]}  {ran}" if event.reply in found else ran
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from voiceflow.trace.beside import Aside, ToolRun, asides, tool_runs
 from voiceflow.trace.file import CallRecord, Part, TurnRecord
 from voiceflow.trace.path import ORDER, Step
 from voiceflow.trace.summary import drafts, owners, spans, steps, summary
@@ -61,7 +62,37 @@ def waterfall(record: CallRecord, look: Look) -> Iterator[Text]:
 
 
 def transcript(record: CallRecord, look: Look) -> Iterator[Text]:
-    """What was said and heard, in order."""
+    """What was said and heard, in order, and what tools did."""
+    lines = [
+        *zip((said.at for said in record.transcript), _said(record, look), strict=True),
+        *((run.at, _tool(run, look)) for run in tool_runs(record)),
+        *((aside.at, _aside(aside)) for aside in asides(record)),
+    ]
+    for _, line in sorted(lines, key=lambda each: each[0]):
+        yield line
+
+
+def _tool(run: ToolRun, look: Look) -> Text:
+    line = Text(f"{run.at:7.2f} s  ", style="dim")
+    line.append("tool   ", style="not dim magenta")
+    line.append(f"{plain(run.name)} {shorten(run.arguments, MOST)}".rstrip(), style="not dim")
+    took = f" {run.seconds * 1000:.0f} ms" if run.seconds is not None else ""
+    line.append(f"  {plain(run.state)}{took}", style="not dim magenta")
+    if run.result:
+        arrow = look.character("→", "->")
+        line.append(f"  {arrow} {shorten(run.result, MOST)}", style="not dim")
+    return line
+
+
+def _aside(aside: Aside) -> Text:
+    line = Text(f"{aside.at:7.2f} s  ", style="dim")
+    line.append("caller ", style="not dim cyan")
+    line.append(plain(aside.words), style="not dim")
+    line.append("  (is answered later)" if aside.kept else "  (only listens)")
+    return line
+
+
+def _said(record: CallRecord, look: Look) -> Iterator[Text]:
     lost = {turn.reply: turn.lost for turn in record.turns}
     replies = {(turn.turn, turn.heard): turn.reply for turn in record.turns}
     for said in record.transcript:

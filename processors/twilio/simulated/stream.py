@@ -219,7 +219,8 @@ class MediaStream:
                     pass
             else:
                 await self._clock.until(arrived[0] if wake is None else min(wake, arrived[0]))
-            now = self._clock.now()
+            # A timer may fire 1e-10 s before its time, and in virtual time the clock stands still then.
+            now = self._clock.now() + 1e-9
             if arrived is not None and arrived[0] <= now:
                 self._take(*arrived)
                 arrived = None
