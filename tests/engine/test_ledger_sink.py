@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_calls import PACKET, RATE, phone
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voiceflow.audio import encode
@@ -500,6 +500,13 @@ def test_a_held_reply_that_the_caller_talks_over_is_cut_where_it_was_held() -> N
     run(main())
 
 
+def without_onsets(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """A word that had begun within the last packet is begun anew after the one before it: without those."""
+    following = [*runs[1:], (len(runs) + 1, 0)]
+    kept = [each for each, after in zip(runs, following, strict=False) if each[1] > PACKET or after > each]
+    return [(n, sum(run for _, run in same)) for n, same in itertools.groupby(kept, lambda each: each[0])]
+
+
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(
     lengths=st.lists(st.tuples(st.integers(160, 5000), st.integers(0, 900)), min_size=2, max_size=14),
@@ -509,6 +516,7 @@ def test_a_held_reply_that_the_caller_talks_over_is_cut_where_it_was_held() -> N
     cut=st.floats(0.0, 2.5),
     delay=st.sampled_from([0.0, 0.08]),
 )
+@example([(160, 0), (4681, 0), (2000, 0)], 1, False, [(0.625, 0.0)], 1.0, 0.0)  # 119 samples into the third
 def test_with_alignments_no_word_is_lost_and_the_text_is_what_the_ear_has(
     lengths: list[tuple[int, int]],
     sentence: int,
@@ -548,6 +556,7 @@ def test_with_alignments_no_word_is_lost_and_the_text_is_what_the_ear_has(
             await feeding
             ear = bytes(p.carrier.heard)
             runs = [(n, len(list(run))) for n, run in itertools.groupby(b for b in ear if b != 0xFF)]
+            runs = without_onsets(runs)
             assert [n for n, _ in runs] == list(range(1, len(runs) + 1)), "in order, and each at most again"
             for (n, run), (length, _) in zip(runs, lengths, strict=False):
                 assert run <= length * (1 + len(holds)) + PACKET
