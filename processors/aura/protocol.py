@@ -47,9 +47,7 @@ class AuraProtocol:
 
     def __init__(self) -> None:
         self._key: str | None = None
-        self._held: deque[str] = (
-            deque()
-        )  # bounded by whoever speaks: `speech.processor.AHEAD` seconds of text
+        self._held: deque[str] = deque()  # bounded by whoever speaks: seconds of text, `AHEAD`
         """Pieces that were not sent yet."""
         self._sent = 0
         """Pieces that were."""
